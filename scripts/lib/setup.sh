@@ -27,10 +27,21 @@ help_if_asked() {
     done
 }
 
+# _one_at_a_time FILE COMMAND…: run COMMAND while no other script of this clone holds FILE of scripts/: two may start together.
+_one_at_a_time() {
+    local file=$ROOT/scripts/$1
+    shift
+    if command -v flock > /dev/null; then
+        # Not inherited: a service that an installation starts would hold it.
+        (flock 9 && "$@" 9<&-) 9< "$file" || exit 1
+    else
+        ("$@") || exit 1
+    fi
+}
+
 can_install() { [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; }
 
-# install_packages NAME…: install Debian packages, except those that are installed already.
-install_packages() {
+_install_missing() {
     local missing=() name
     for name in "$@"; do
         [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$name" 2> /dev/null)" = installed ] || missing+=("$name")
@@ -38,10 +49,13 @@ install_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing Debian packages: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get install --yes --quiet --no-install-recommends "${missing[@]}" ||
-        { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends "${missing[@]}"; }; } > /dev/null ||
+    local install=(apt-get --option DPkg::Lock::Timeout=300 install --yes --quiet --no-install-recommends "${missing[@]}")
+    { "${install[@]}" || { apt-get update --quiet && "${install[@]}"; }; } > /dev/null ||
         die "apt-get could not install: ${missing[*]}"
 }
+
+# install_packages NAME…: install Debian packages, except those that are installed already.
+install_packages() { _one_at_a_time lib/setup.sh _install_missing "$@"; }
 
 _is_there() {
     case $1 in
@@ -128,10 +142,5 @@ _install() {
 # prepare_venv FILE: create or update the clone's virtual environment with the project and the locked packages of FILE.
 prepare_venv() {
     _check_machine
-    # One at a time: two scripts of the same clone may start together.
-    if command -v flock > /dev/null; then
-        (flock 9 && _install "$@") 9< "$ROOT/pyproject.toml" || exit 1
-    else
-        (_install "$@") || exit 1
-    fi
+    _one_at_a_time test _install "$@"
 }
