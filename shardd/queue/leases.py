@@ -57,6 +57,16 @@ def describe(name: str, host: str, pid: int, state_dir: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that has not expired, as the database knows it."""
+
+    shard: int
+    node_id: str
+    seconds_left: float
+    """Until it expires, unless it is renewed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """A live node, as a command sees it."""
 
@@ -102,6 +112,10 @@ class Leases:
     async def live_nodes(self) -> list[Node]:
         """The nodes that were seen within a lease's time."""
         return await self._database.rows(Node, "live_nodes", {"ttl": self._ttl})
+
+    async def held(self) -> list[Lease]:
+        """The leases of all nodes."""
+        return await self._database.rows(Lease, "held_leases")
 
     async def report_rival(self, incarnation: UUID, rival: str) -> None:
         """Tell a live node of another supervisor that was refused because of it."""

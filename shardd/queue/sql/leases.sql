@@ -21,6 +21,10 @@ SELECT id, name, incarnation, shards, away_since IS NULL AS serves, coalesce(pid
        rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name, id;
 
+-- name: held_leases
+-- Every lease that has not expired, and for how many seconds it is valid without a renewal.
+SELECT shard, node_id, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM shardd.leases WHERE expires_at > now();
+
 -- name: report_rival
 -- Tells a live node of a supervisor that was refused because of it.
 UPDATE shardd.nodes SET rival = %(rival)s, rival_at = now() WHERE incarnation = %(incarnation)s;

@@ -1,9 +1,9 @@
 """The shards that this node may serve, and until when.
 
-Shards map to live nodes by rendezvous hashing. A node holds a shard through a lease row with an epoch, by the database's clock.
-The node's own deadline is earlier and needs no shared clock: the start of the last successful renewal plus ttl minus a margin, on
-the monotonic clock. Past it the leases may belong to another node, so the workers are fenced before it. The config is refused
-unless renew_every + twice the database's timeout fits into ttl - margin: one renewal may fail without consequence.
+Live nodes share the shards evenly (`plan`). A node holds a shard through a lease row with an epoch, by the database's clock. The
+node's own deadline is earlier and needs no shared clock: the start of the last successful renewal plus ttl minus a margin, on the
+monotonic clock. Past it the leases may belong to another node, so the workers are fenced before it. The config is refused unless
+renew_every + twice the database's timeout fits into ttl - margin: one renewal may fail without consequence.
 
 A node is its state folder. A supervisor whose folder is a copy of one that is in use, or whose name another node has, is refused;
 after a crash, one that cannot know whether its predecessor is dead (another host, or the machine restarted) waits until that has
@@ -22,10 +22,10 @@ from uuid import UUID
 
 from shardd import __version__
 from shardd.errors import AlreadyRunningError, DatabaseError
-from shardd.hashing import assignment
 from shardd.logs import get_logger
 from shardd.queue.database import Database
-from shardd.queue.leases import Leases, Node, NodeIdentity, describe
+from shardd.queue.leases import Lease, Leases, Node, NodeIdentity, describe
+from shardd.supervisor.cluster.plan import plan
 from shardd.supervisor.problems import Problem, ProblemKind
 
 log = get_logger(__name__)
@@ -152,12 +152,14 @@ class LeaseKeeper:
         self._away = away
         lost = await self._renew()
         self._nodes = await self._leases.live_nodes()
-        wanted = set() if away else self._wanted()
+        held = await self._leases.held()
+        wanted = set() if away else self._wanted(held)
         if not may_take:
             wanted &= self._epochs.keys()
         if surplus := self._epochs.keys() - wanted:
             lost |= await self._give_back(surplus, give_back)
-        for shard in sorted(wanted - self._epochs.keys() - lost):
+        others = {lease.shard for lease in held if lease.node_id != self._node.id}
+        for shard in sorted(wanted - self._epochs.keys() - lost - others):
             epoch = await self._leases.take(shard)
             if epoch is not None:
                 self._epochs[shard] = epoch
@@ -220,11 +222,12 @@ class LeaseKeeper:
         if epoch is not None:
             await self._leases.release([epoch], self.drained([epoch]))
 
-    def _wanted(self) -> set[int]:
+    def _wanted(self, held: Iterable[Lease]) -> set[int]:
         ids = [node.id for node in self._nodes if node.serves]
         if self._node.id not in ids or self.displaced_by is not None:
             return set()
-        return {shard for shard, node in assignment(self._shards, ids).items() if node == self._node.id}
+        planned = plan(self._shards, ids, {lease.shard: lease.node_id for lease in held})
+        return {shard for shard, node in planned.items() if node == self._node.id}
 
     def problems(self) -> Iterator[Problem]:
         """Other supervisors that would be this node, and nodes of the same name."""

@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 
 from shardd.errors import AlreadyRunningError, DatabaseError
-from shardd.hashing import assignment
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
 from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.plan import plan
 from tests.support.queue_rows import connect, identity
 
 TTL = 600.0
@@ -252,20 +252,43 @@ async def test_a_single_node_takes_every_shard(dsn: str, database: Database, dra
     assert drained[0] == []
 
 
-async def test_two_nodes_share_as_the_hash_says(dsn: str, database: Database, drained: Drained) -> None:
+async def test_two_nodes_share_evenly(dsn: str, database: Database, drained: Drained) -> None:
     a, b = keeper(database, "a"), keeper(database, "b")
     await a.register()
     await a.run_cycle(drained[1])
     await b.register()
     await b.run_cycle(drained[1])
     assert b.epochs == {}  # a has not given anything back yet
-    wanted = assignment(8, ["a", "b"])
+    wanted = plan(8, ["a", "b"], dict.fromkeys(range(8), "a"))
     await a.run_cycle(drained[1])
     assert sorted(drained[0]) == [shard for shard, node in sorted(wanted.items()) if node == "b"]
     await b.run_cycle(drained[1])
     assert holders(dsn) == wanted
     assert set(a.epochs) | set(b.epochs) == set(range(8))
-    assert not set(a.epochs) & set(b.epochs)
+    assert len(a.epochs) == len(b.epochs) == 4
+
+
+async def test_nodes_that_join_and_leave_keep_the_shares_even_and_move_no_more_than_that(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    nodes = {name: keeper(database, name, shards=7) for name in "abcd"}
+    for number, name in enumerate("abcd", start=1):
+        before = holders(dsn)
+        await nodes[name].register()
+        for _ in range(2):  # the first to give back, the second to take
+            for each in list(nodes.values())[:number]:
+                await each.run_cycle(drained[1])
+        assert set(holders(dsn)) == set(range(7))
+        assert {holder for shard, holder in holders(dsn).items() if before.get(shard) != holder} == {name}
+        assert sorted(len(node.epochs) for node in nodes.values())[-number:] == [
+            7 // number + (place >= number - 7 % number) for place in range(number)
+        ]
+    before = holders(dsn)
+    await nodes.pop("c").give_up()
+    for each in nodes.values():
+        await each.run_cycle(drained[1])
+    assert all(holders(dsn)[shard] == holder for shard, holder in before.items() if holder != "c")
+    assert sorted(len(node.epochs) for node in nodes.values()) == [2, 2, 3]
 
 
 async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: Database) -> None:
@@ -288,7 +311,7 @@ async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: D
         while not draining:  # noqa: ASYNC110  # `slowly` is called by a task that cannot be awaited yet
             await asyncio.sleep(0.01)
         # All of them at once, and none is released before it is drained.
-        theirs = sorted(shard for shard, node in assignment(8, ["a", "b"]).items() if node == "b")
+        theirs = sorted(s for s, node in plan(8, ["a", "b"], dict.fromkeys(range(8), "a")).items() if node == "b")
         assert sorted(draining) == theirs
         before = deadline()
         while deadline() < before + 2:
@@ -417,7 +440,8 @@ async def test_a_restart_ends_every_lease_of_the_earlier_run(dsn: str, database:
     await again.register()
     await again.run_cycle(drained[1])
     await b.run_cycle(drained[1])
-    assert holders(dsn) == assignment(8, ["a", "b"])
+    assert sorted(holders(dsn)) == list(range(8))
+    assert len(again.epochs) == len(b.epochs) == 4
 
 
 async def test_a_second_node_of_the_same_name_is_refused_and_both_are_named(
