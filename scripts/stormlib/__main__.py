@@ -6,13 +6,20 @@ import asyncio
 import secrets
 import signal
 import sys
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
+from stormlib.mutants import MUTANTS
 from stormlib.place import Size
 from stormlib.storm import Options, run
-from stormlib.tables import Result, show
+from stormlib.tables import Result, found_in_words, show, show_mutants
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,8 +35,24 @@ from stormlib.tables import Result, show
     show_default=True,
     help="Mean seconds between acts of a producer.",
 )
+@click.option(
+    "--whatsapp",
+    type=click.IntRange(0, 1000),
+    default=6,
+    show_default=True,
+    help="WhatsApp devices, besides the sandbox's.",
+)
+@click.option(
+    "--mutants",
+    metavar="WORDS",
+    is_flag=False,
+    flag_value="",
+    help="Instead, one storm for each safety of shardd that can be removed (whose name has WORDS): is that found?",
+)
 @click.option("--keep", is_flag=True, help="Keep the folder with all records, even if nothing is found.")
-def cli(seconds: float, seed: int | None, ttl: float, every: float, keep: bool) -> None:
+def cli(
+    *, seconds: float, seed: int | None, ttl: float, every: float, whatsapp: int, mutants: str | None, keep: bool
+) -> None:
     """Run three nodes through a storm of faults, and compare what was asked for, recorded and delivered.
 
     Exits with 1 if a promise was broken; then the folder with all records remains.
@@ -38,19 +61,36 @@ def cli(seconds: float, seed: int | None, ttl: float, every: float, keep: bool) 
         seed=secrets.randbelow(10**6) if seed is None else seed,
         seconds=seconds,
         every=every,
-        size=Size(ttl=ttl),
+        size=Size(ttl=ttl, whatsapp_devices=whatsapp),
         keep=keep,
     )
     _say(f"seed {options.seed}")
-    result = asyncio.run(_until_signal(options))
     out = Console()
-    show(result, out if out.is_terminal else Console(width=120))
+    out = out if out.is_terminal else Console(width=120)
+    if mutants is not None:
+        sys.exit(_try_mutants(options, mutants, out))
+    result = asyncio.run(_until_signal(run(options, _say)))
+    show(result, out)
     sys.exit(1 if result.findings else 0)
 
 
-async def _until_signal(options: Options) -> Result:
+def _try_mutants(options: Options, words: str, out: Console) -> int:
+    """Returns the exit code: 1 if a removed safety was not found."""
+    found: dict[str, Counter[str]] = {}
+    for mutant in (mutant for mutant in MUTANTS if words in mutant.name):
+        _say(mutant.name)
+        with tempfile.TemporaryDirectory(prefix="storm-mutant-") as folder:
+            package = mutant.plant(Path(folder))
+            result = asyncio.run(_until_signal(run(replace(options, package=package, keep=False), _say)))
+        found[mutant.name] = Counter(finding.promise for finding in result.findings)
+        out.print(f"{mutant.name}: {found_in_words(found[mutant.name])}", highlight=False)
+    show_mutants(found, out)
+    return 0 if all(found.values()) else 1
+
+
+async def _until_signal(storm: Coroutine[Any, Any, Result]) -> Result:
     """^C and SIGTERM end everything that was started."""
-    task = asyncio.ensure_future(run(options, _say))
+    task = asyncio.ensure_future(storm)
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
     try:

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stormlib.records import Delivery, Records, Row
+from stormlib.records import Delivery, Records, Row, Visit
 
 FINAL = frozenset({"sent", "failed", "cancelled", "expired", "opted_out", "in_doubt"})
+
+SLACK = 0.5
+"""Seconds by which the server may see the end of a connection late."""
+STALE = 5.0
+"""Seconds after the end of a fault of a node in which its old connections may still end."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ def check(records: Records) -> list[Finding]:
         "only what nobody can know is in doubt": _needless_doubts,
         "a lane keeps its order": _lanes,
         "an order group keeps its order": _order_groups,
+        "a device has one client": _clients,
+        "no device is parked for what a node did": _parked,
     }
     return [Finding(promise, text) for promise, texts in checks.items() for text in texts(records)]
 
@@ -123,6 +130,31 @@ def _order_groups(records: Records) -> Iterator[str]:
             late = [one.at - min(starts) for one in delivered.get(before.reference, ()) if one.at > min(starts)]
             if late:
                 yield f"{before.reference} was delivered {max(late):.3f} s after {after.reference} in {group} had started"
+
+
+def _clients(records: Records) -> Iterator[str]:
+    """No node logs a device in while another one may send with it."""
+    of_device: defaultdict[str, list[Visit]] = defaultdict(list)
+    for visit in sorted(records.visits, key=lambda one: one.begin):
+        of_device[visit.device].append(visit)
+    for device, visits in of_device.items():
+        for number, visit in enumerate(visits):
+            for before in visits[:number]:
+                if before.end <= visit.begin + SLACK or before.by == visit.by:
+                    continue
+                if not any(
+                    strike.node == before.by and strike.begin <= visit.begin <= strike.end + STALE
+                    for strike in records.strikes
+                ):
+                    text = (
+                        f"{visit.by} logged {device} in at {visit.begin:.3f}, with a client of {before.by} still open"
+                    )
+                    yield f"{text} since {before.begin:.3f}, until {before.end:.3f}"
+
+
+def _parked(records: Records) -> Iterator[str]:
+    for device, state, reason in records.parked:
+        yield f"{device} is {state}: {reason}"
 
 
 def _start(records: Records, row: Row) -> float | None:

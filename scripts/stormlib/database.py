@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -31,7 +32,9 @@ class Databases:
     """Two servers with the database `shardd`; `primary` and `standby` change with each fail-over."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self.home = home
+        self.promoted: Callable[[int], Awaitable[None]] | None = None
+        """Is told the port of a new primary."""
         self.servers = [Server(home, home.folder / f"data-{number}", settings=dict(SETTINGS)) for number in (1, 2)]
         self._first = 0
 
@@ -95,6 +98,8 @@ class Databases:
         await asyncio.to_thread(partial(self._set_synchronous, self.standby, wanted=False))
         await asyncio.to_thread(self.standby.promote)
         self._first = 1 - self._first
+        if self.promoted is not None:
+            await self.promoted(self.primary.port)
 
     async def rebuild_standby(self) -> None:
         """Make the standby anew from the running primary, and let commits wait for it from then on."""
@@ -124,7 +129,7 @@ class Databases:
         server.execute("SELECT pg_reload_conf()")
 
     def _copy(self) -> None:
-        source, target, run = str(self.primary.data), str(self.standby.data), self._home.account.run
+        source, target, run = str(self.primary.data), str(self.standby.data), self.home.account.run
         for words in (("rm", "-rf", target), ("mkdir", "-m", "700", target)):
             status, said = run(["/usr/bin/env", *words])
             assert status == 0, said
@@ -139,7 +144,7 @@ class Databases:
             # Files may vanish meanwhile: what counts is whether the copy starts.
             run(["/bin/sh", "-c", copy])
             ((label,),) = connection.execute(f"SELECT labelfile FROM {end}({'false, ' if old else ''}false)").fetchall()
-        self._home.account.write(self.standby.data / "backup_label", label)
+        self.home.account.write(self.standby.data / "backup_label", label)
 
 
 def dsn_of(ports: list[int], user: str = "shardd") -> str:

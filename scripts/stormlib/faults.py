@@ -14,7 +14,7 @@ from stormlib.place import Place
 from stormlib.plan import Fault, Kind
 
 Make = Callable[[Place, Fault], AbstractAsyncContextManager[str]]
-"""Makes a fault; what it yields says what was struck."""
+"""Makes a fault; what it yields says what was struck, empty: there was nothing to strike."""
 
 KINDS = {
     "kill worker": Kind(3),
@@ -37,7 +37,7 @@ async def _kill_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
     pid = _one_worker(node, fault)
     if pid is not None:
         send(pid, signal.SIGKILL)
-    yield f"{node.name} worker {pid}"
+    yield f"{node.name} worker {pid}" if pid is not None else ""
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def _freeze_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
     pid = _one_worker(node, fault)
     if pid is not None:
         send(pid, signal.SIGSTOP)
-    yield f"{node.name} worker {pid}"
+    yield f"{node.name} worker {pid}" if pid is not None else ""
     if pid is not None:
         send(pid, signal.SIGCONT)
 

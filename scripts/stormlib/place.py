@@ -18,6 +18,8 @@ from stormlib.database import Databases, dsn_of
 from stormlib.link import Link
 from stormlib.log import Log
 from stormlib.node import Node
+from stormlib.phones import SETTINGS, Phones
+from stormlib.pooler import SessionPooler
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
@@ -31,6 +33,7 @@ class Size:
     shards: int = 6
     ttl: float = 6.0
     sandbox_devices: int = 24
+    whatsapp_devices: int = 6
 
 
 @dataclass
@@ -44,6 +47,8 @@ class Place:
     nodes: list[Node]
     sandbox: list[str]
     """Devices."""
+    phones: Phones | None = None
+    pooler: SessionPooler | None = None
     kept: bool = True
     """Whether the folder remains."""
 
@@ -63,28 +68,59 @@ async def prepared(size: Size, package: Path | None = None) -> AsyncIterator[Pla
     links: list[Link] = []
     try:
         await databases.start()
-        async with await psycopg.AsyncConnection.connect(databases.primary.dsn(), autocommit=True) as connection:
-            for name in place.sandbox:
-                await connection.execute("INSERT INTO shardd.devices (id, transport) VALUES (%s, 'sandbox')", [name])
-            for campaign in ("spring", "summer"):
-                await connection.execute("INSERT INTO shardd.campaigns (id) VALUES (%s)", [campaign])
-        environ = _environ(place, package)
-        for number in range(size.nodes):
-            own = [await Link.to(server.port) for server in databases.servers]
-            links += own
-            settings = _settings(size, [link.port for link in own])
-            name = f"node-{number + 1}"
-            place.nodes.append(Node(name, folder / name, settings, environ, log, databases=own, whatsapp=None))
+        await _add_sandbox(place)
+        if size.whatsapp_devices:
+            await _add_whatsapp(place, links)
+        await _add_nodes(place, links, package)
         yield place
     finally:
         for node in place.nodes:
             await node.close()
         for link in links:
             await link.close()
+        if place.pooler is not None:
+            place.pooler.kill()
+        if place.phones is not None:
+            place.phones.stop()
         await databases.stop()
         log.close()
         if not place.kept:
             _remove(folder)
+
+
+async def _add_sandbox(place: Place) -> None:
+    async with await psycopg.AsyncConnection.connect(place.databases.primary.dsn(), autocommit=True) as connection:
+        for name in place.sandbox:
+            await connection.execute("INSERT INTO shardd.devices (id, transport) VALUES (%s, 'sandbox')", [name])
+        for campaign in ("spring", "summer"):
+            await connection.execute("INSERT INTO shardd.campaigns (id) VALUES (%s)", [campaign])
+
+
+async def _add_whatsapp(place: Place, links: list[Link]) -> None:
+    databases = place.databases
+    place.phones = await Phones.start(place.folder / "whatsapp", place.size.whatsapp_devices)
+    await place.phones.pair(databases.primary.dsn())
+    links.append(await Link.to(databases.primary.port))
+    place.pooler = SessionPooler(databases.home, links[-1])
+    databases.promoted = place.pooler.follow
+    await place.pooler.start()
+
+
+async def _add_nodes(place: Place, links: list[Link], package: Path | None) -> None:
+    size, environ = place.size, _environ(place, package)
+    for number in range(size.nodes):
+        name = f"node-{number + 1}"
+        own = [await Link.to(server.port) for server in place.databases.servers]
+        links += own
+        settings = _settings(size, [link.port for link in own])
+        whatsapp = None
+        if place.phones is not None and place.pooler is not None:
+            links.append(whatsapp := await Link.to(place.phones.server.proxy_port))
+            settings["database"]["sessions_dsn"] = place.pooler.dsn
+            proxy = f"http://{name}:storm@127.0.0.1:{whatsapp.port}"
+            settings["transports"]["whatsapp"] = {**SETTINGS, "proxy": proxy, "pgbouncer": True}
+        folder = place.folder / name
+        place.nodes.append(Node(name, folder, settings, environ, place.log, databases=own, whatsapp=whatsapp))
 
 
 def _make_folder() -> Path:
@@ -110,7 +146,8 @@ def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
         # What the config demands: renew_every + 2 x the longer timeout <= ttl - margin.
         "lease": {"ttl": f"{ttl:g}s", "renew_every": f"{ttl / 12:g}s", "margin": f"{ttl / 6:g}s"},
         "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
-        "queue": {"backoff": {"first": "200ms", "cap": "2s"}, "send_timeout": "20s"},
+        # A message that a phone cannot decrypt would go once more, as a job that nobody asked for.
+        "queue": {"backoff": {"first": "200ms", "cap": "2s"}, "send_timeout": "20s", "on_unreadable": "report"},
         "supervisor": {
             "spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "breaker": {"crashes": 1000},
             "heartbeat_timeout": "10s", "drain_timeout": "10s",
@@ -121,9 +158,10 @@ def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
 
 
 def _environ(place: Place, package: Path | None) -> dict[str, str]:
-    path = [str(SITE), str(package or ROOT)]
+    environ = dict(os.environ) if place.phones is None else place.phones.server.client_environment()
+    path = [str(SITE), str(package or ROOT), environ.get("PYTHONPATH", "")]
     return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "SHARDD_STORM_WITNESS": str(place.witness),
     }

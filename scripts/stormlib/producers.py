@@ -60,8 +60,10 @@ class Producer:
         log: Log,
         seed: int,
         every: float,
+        recipients: Sequence[str] = (),
     ) -> None:
-        """`every`: mean seconds between its acts."""
+        """`every`: mean seconds between its acts. `recipients`: without any, each job has a new one."""
+        self._recipients = recipients
         self.name = name
         self.ledger = Ledger()
         self._dsn = dsn
@@ -102,7 +104,7 @@ class Producer:
             reference=f"{self.name}-{self._count:07}",
             number=self._count,
             device=chance.choice(self._devices),
-            recipient=f"+49151{chance.randrange(10**7, 10**8)}",
+            recipient=chance.choice(self._recipients or [f"+49151{chance.randrange(10**7, 10**8)}"]),
             campaign=chance.choice([None, *self._campaigns]),
             order_group=f"{self.name}-{chance.randrange(5)}" if chance.random() < 0.1 else None,
             on_doubt="retry" if chance.random() < 0.1 else "hold",

@@ -50,6 +50,25 @@ class Delivery:
 
 
 @dataclass
+class Visit:
+    """A client that was logged in at WhatsApp; `by`: its node."""
+
+    device: str
+    by: str
+    begin: float
+    end: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A node was frozen, killed, or apart from WhatsApp: what is open of it there may not be used."""
+
+    node: str
+    begin: float
+    end: float
+
+
+@dataclass
 class Witness:
     """What workers wrote to their journals, and when."""
 
@@ -68,6 +87,10 @@ class Records:
     rows: list[Row]
     deliveries: list[Delivery]
     witness: Witness
+    visits: list[Visit] = field(default_factory=list)
+    strikes: list[Strike] = field(default_factory=list)
+    parked: list[tuple[str, str, str]] = field(default_factory=list)
+    """Devices that are not ready: each with its state and the reason."""
 
 
 def read_rows(found: Iterable[tuple[Any, ...]]) -> list[Row]:

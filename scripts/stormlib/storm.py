@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psycopg
 
-from stormlib import database_faults, faults
+from stormlib import database_faults, faults, whatsapp_faults
 from stormlib.checks import Finding, check
 from stormlib.place import Place, Size, prepared
 from stormlib.plan import Fault, Kind, make_plan
 from stormlib.producers import Asked, Producer
-from stormlib.records import ROWS, Records, read_rows, read_sandbox, read_witness
+from stormlib.records import ROWS, Records, Strike, Visit, read_rows, read_sandbox, read_witness
 from stormlib.tables import Loss, Result, failover_times
 
 QUIET_LIMIT = 240.0
@@ -26,14 +26,23 @@ START_LIMIT = 240.0
 """Seconds for the nodes to start."""
 LOOK_EVERY = 0.2
 PRODUCERS = 3
-TRACKS: Mapping[str, Mapping[str, Kind]] = {"nodes": faults.KINDS, "database": database_faults.KINDS}
-MAKERS: Mapping[str, faults.Make] = faults.MAKERS | database_faults.MAKERS
+OF_PHONES = "w"
+"""The producer that writes through WhatsApp devices."""
+TRACKS: Mapping[str, Mapping[str, Kind]] = {
+    "nodes": faults.KINDS,
+    "database": database_faults.KINDS,
+    "WhatsApp": whatsapp_faults.KINDS,
+}
+MAKERS: Mapping[str, faults.Make] = faults.MAKERS | database_faults.MAKERS | whatsapp_faults.MAKERS
 LOSSES = frozenset({"kill node", "stop node", "freeze node", "cut node from database", "part node from database"})
 """Kinds that take the shards of one node."""
 OUTAGES = frozenset(
     {"restart database", "crash database", "fail over", "refuse all", "freeze database", "commits hang"}
 )
 """Kinds that stop all nodes."""
+STRIKING = frozenset({"kill", "freeze", "cut", "part"})
+"""First words of the kinds after which a node may leave connections behind."""
+PARKED = "SELECT id, state, coalesce(reason, '') FROM shardd.devices WHERE state <> 'ready'"
 LIVE = (
     "SELECT count(*) FROM shardd.all_outcomes WHERE state IN ('queued', 'sending', 'scheduled') "
     "AND waits_for IS DISTINCT FROM 'the job before it in its order group' "
@@ -80,6 +89,7 @@ class _Storm:
         self._holders: dict[int, str] = {}
         """The node of each shard, as last seen."""
         self._losses: list[Loss] = []
+        self._strikes: list[Strike] = []
         self._made: Counter[str] = Counter()
         self._findings: list[Finding] = []
 
@@ -94,7 +104,8 @@ class _Storm:
         calm = asyncio.Event()
         acting = [asyncio.create_task(producer.run(calm)) for producer in producers]
         watching = asyncio.create_task(self._watch_leases())
-        plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, TRACKS)
+        tracks_made = {name: kinds for name, kinds in TRACKS.items() if name != "WhatsApp" or place.phones is not None}
+        plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, tracks_made)
         began = time.monotonic()
         async with asyncio.TaskGroup() as tracks:
             for planned in plan.values():
@@ -110,7 +121,24 @@ class _Storm:
 
     def _producers(self) -> list[Producer]:
         place, options = self._place, self._options
-        return [
+        phones = place.phones
+        of_phones = (
+            [
+                Producer(
+                    OF_PHONES,
+                    place.databases.dsn("producer"),
+                    phones.devices,
+                    (),
+                    log=place.log,
+                    seed=options.seed,
+                    every=5 * options.every,
+                    recipients=phones.recipients,
+                )
+            ]
+            if phones is not None
+            else []
+        )
+        return of_phones + [
             Producer(
                 f"p{number}", place.databases.dsn("producer"), place.sandbox[number::PRODUCERS], ("spring", "summer"),
                 log=place.log, seed=options.seed, every=options.every,
@@ -128,14 +156,16 @@ class _Storm:
             del details["at"]
             at = log.write("fault", **details)
             async with MAKERS[fault.kind](self._place, fault) as struck:
-                self._made[fault.kind] += 1
+                self._made[fault.kind] += bool(struck)
                 log.write("made", number=fault.number, track=fault.track, struck=struck)
                 if fault.kind in LOSSES and fault.length > 0:
                     self._losses.append(Loss(fault.kind, at, name, shards))
                 if fault.kind in OUTAGES:
                     self._losses.append(Loss(fault.kind, at, "", frozenset(range(self._options.size.shards))))
                 await asyncio.sleep(fault.length)
-            log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
+            end = log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
+            if fault.kind.partition(" ")[0] in STRIKING:
+                self._strikes.append(Strike(name, at, end))
 
     async def _watch_leases(self) -> None:
         query = "SELECT l.shard, n.name FROM shardd.leases l JOIN shardd.nodes n ON n.id = l.node_id WHERE expires_at > now()"
@@ -200,7 +230,16 @@ class _Storm:
             confirmed |= producer.ledger.confirmed
         rows = read_rows(await place.databases.execute(ROWS, database="shardd"))
         deliveries = read_sandbox({node.name: node.state_dir for node in place.nodes})
-        records = Records(asked, confirmed, rows, deliveries, read_witness(place.witness))
+        parked = [
+            (str(row[0]), str(row[1]), str(row[2])) for row in await place.databases.execute(PARKED, database="shardd")
+        ]
+        visits: list[Visit] = []
+        if place.phones is not None:
+            visits = place.phones.visits()
+            deliveries += place.phones.deliveries(visits)
+            self._findings += [Finding("the WhatsApp server has no error", text) for text in place.phones.defects()]
+        witness = read_witness(place.witness)
+        records = Records(asked, confirmed, rows, deliveries, witness, visits, self._strikes, parked)
         self._findings += check(records)
         for finding in self._findings:
             place.log.write("finding", promise=finding.promise, text=finding.text)
@@ -210,6 +249,7 @@ class _Storm:
             folder=str(place.folder),
             states=Counter(row.state for row in rows),
             delivered=len(deliveries),
+            by_whatsapp=sum(delivery.reference.startswith(f"{OF_PHONES}-") for delivery in deliveries),
             faults=self._made,
             failovers=failover_times(self._losses, deliveries, self._options.size.shards),
             findings=self._findings,

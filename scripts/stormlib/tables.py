@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -37,6 +37,7 @@ class Result:
     folder: str
     states: Counter[str] = field(default_factory=Counter)
     delivered: int = 0
+    by_whatsapp: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     failovers: dict[str, list[float]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -65,7 +66,8 @@ def failover_times(losses: Sequence[Loss], deliveries: Sequence[Delivery], shard
 def show(result: Result, console: Console) -> None:
     """Print the tables and the findings."""
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(result.states.items()))
-    console.print(f"seed {result.seed}, {result.seconds:g} s: {result.delivered:,} messages delivered; jobs: {states}")
+    delivered = f"{result.delivered:,} messages delivered, {result.by_whatsapp:,} of them by WhatsApp"
+    console.print(f"seed {result.seed}, {result.seconds:g} s: {delivered}; jobs: {states}", highlight=False)
     table = Table("fault", "times", "shards that moved", "first message p50, s", "longest, s")
     for kind, times in sorted(result.faults.items()):
         moved = result.failovers.get(kind, [])
@@ -84,3 +86,16 @@ def show(result: Result, console: Console) -> None:
         console.print(f"The log, the records and the nodes' folders are in {result.folder}", highlight=False)
     else:
         console.print("No promise was broken.")
+
+
+def found_in_words(promises: Counter[str]) -> str:
+    """The broken promises that gave a removed safety away."""
+    return ", ".join(f"{promise} ({times})" for promise, times in promises.most_common()) or "NOT FOUND"
+
+
+def show_mutants(found: Mapping[str, Counter[str]], console: Console) -> None:
+    """Print which removed safeties were found, and by what."""
+    table = Table("removed safety", "broken promises")
+    for name, promises in found.items():
+        table.add_row(name, found_in_words(promises))
+    console.print(table)

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 from stormlib.checks import check
+from stormlib.phones import pair_logins
 from stormlib.producers import Asked
-from stormlib.records import Delivery, Records, Row, Witness
+from stormlib.records import Delivery, Records, Row, Strike, Visit, Witness
+
+from tests.whatsapp_server.record import Event
 
 
 def records() -> Records:
@@ -68,6 +71,14 @@ def overtake_in_the_group(found: Records) -> None:
     found.witness.started[4][4, 1, 1, 77] = 203.2
 
 
+def log_in_twice(found: Records) -> None:
+    found.visits += [Visit("d1", "node-1", 100, 200), Visit("d1", "node-2", 150, 180)]
+
+
+def park(found: Records) -> None:
+    found.parked.append(("d1", "replaced", "another client"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "promise"),
     [
@@ -81,6 +92,8 @@ def overtake_in_the_group(found: Records) -> None:
         (doubt_what_was_known, "only what nobody can know is in doubt"),
         (overtake, "a lane keeps its order"),
         (overtake_in_the_group, "an order group keeps its order"),
+        (log_in_twice, "a device has one client"),
+        (park, "no device is parked for what a node did"),
     ],
 )
 def test_a_broken_promise_is_found(spoil: Callable[[Records], None], promise: str) -> None:
@@ -107,3 +120,23 @@ def test_a_job_behind_a_doubt_may_wait() -> None:
     )
     found.asked["a-5"] = replace(found.asked["a-4"], reference="a-5", number=5)  # type: ignore[index]
     assert check(found) == []
+
+
+def test_a_frozen_node_may_leave_a_connection_behind() -> None:
+    found = records()
+    log_in_twice(found)
+    found.strikes.append(Strike("node-1", 140, 160))
+    assert check(found) == []
+
+
+def test_logins_and_disconnects_make_visits() -> None:
+    events = [
+        Event(1, 10.0, "login", "628:1", {"proxy_user": "node-1"}),
+        Event(2, 12.0, "login", "628:1", {"proxy_user": "node-2"}),
+        Event(3, 12.1, "disconnect", "628:1", {}),
+        Event(4, 15.0, "disconnect", "628:1", {}),
+    ]
+    assert pair_logins(events, {"628:1": "w0"}) == [
+        Visit("w0", "node-1", 10.0, 12.1),
+        Visit("w0", "node-2", 12.0, 15.0),
+    ]
