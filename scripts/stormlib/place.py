@@ -32,7 +32,7 @@ class Size:
     nodes: int = 3
     shards: int = 6
     ttl: float = 6.0
-    sandbox_devices: int = 24
+    sandbox_devices: int = 48
     whatsapp_devices: int = 6
 
 
@@ -152,7 +152,8 @@ def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
             "spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "breaker": {"crashes": 1000},
             "heartbeat_timeout": "10s", "drain_timeout": "10s",
         },
-        "transports": {"sandbox": {"latency_min": "5ms", "latency_max": "80ms"}},
+        # So long that a worker that dies has messages on the way, nearly always.
+        "transports": {"sandbox": {"latency_min": "100ms", "latency_max": "500ms"}},
         "log": {"level": "info", "format": "json"},
     }  # fmt: skip
 
