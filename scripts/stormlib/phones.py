@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import psycopg
 
+from shardd.errors import DatabaseError
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from stormlib.records import Delivery, Visit
@@ -48,7 +49,13 @@ class Phones:
 
     async def pair(self, dsn: str) -> None:
         """Add the devices and their sessions to a database."""
-        await prepare_store(sessions_dsn(dsn))
+        for left in reversed(range(TRIES)):
+            try:
+                await prepare_store(sessions_dsn(dsn))
+                break
+            except DatabaseError:  # like the server, the library may take long to load
+                if not left:
+                    raise
         sessions = await asyncio.to_thread(seed_postgres, sessions_dsn(dsn), self.numbers)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
             for device, session in zip(self.devices, sessions, strict=True):
