@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import IO, Final
 
 import click
 
+from shardd.cli.backup_file import ARCHIVE, new_file
 from shardd.cli.control import glance
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.help import examples
@@ -35,7 +33,6 @@ from shardd.queue.restoring import closed, end_what_may_be_done, server_major
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
-_ARCHIVE: Final = b"PGDMP"
 _PLAIN: Final = ["--no-owner", "--no-privileges"]
 """Rights are given by every start, roles belong to the server."""
 _ASK: Final = (
@@ -71,29 +68,10 @@ async def backup(file: Path, config: Config) -> None:
         if str(file) == "-":
             await pg_dump.run(dsn, ["--format=custom", *_PLAIN], stdout=sys.stdout.buffer)
             return
-        with _new_file(file) as target:
+        with new_file(file) as target:
             await pg_dump.run(dsn, ["--format=custom", *_PLAIN], stdout=target)
             size = os.fstat(target.fileno()).st_size
     say(f"{file}: {size:,} bytes")
-
-
-@contextmanager
-def _new_file(file: Path) -> Iterator[IO[bytes]]:
-    """A file that only this user may read, and that has its name once it is complete. Raises UsageError."""
-    if os.path.lexists(file):
-        raise UsageError(f"{file}: is there already: name another file, or delete it")
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        target = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
-    try:
-        with target:
-            yield target
-            os.fsync(target.fileno())
-        partial.rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @click.command("restore", epilog=examples("shardd db restore shardd.dump --sent-since-backup=no"))
@@ -157,7 +135,7 @@ def _open(file: Path) -> FileIO:
         archive = file.open("rb", buffering=0)  # pg_restore begins where this descriptor is
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
-    if archive.read(len(_ARCHIVE)) != _ARCHIVE:
+    if archive.read(len(ARCHIVE)) != ARCHIVE:
         archive.close()
         raise UsageError(f"{file}: is no file of `shardd db backup` (or of pg_dump --format=custom)")
     archive.seek(0)

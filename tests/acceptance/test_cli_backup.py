@@ -206,6 +206,29 @@ async def test_a_backup_that_is_ended_leaves_no_file(shardd: Command, tmp_path: 
     assert not dumps(tmp_path)
 
 
+async def test_a_backup_that_is_killed_is_written_over_by_the_next(
+    shardd: Command, tmp_path: Path, producer: Producer
+) -> None:
+    for _ in range(2):
+        with psycopg.connect(producer.dsn) as blocker:
+            blocker.execute("LOCK TABLE shardd.devices IN ACCESS EXCLUSIVE MODE")
+            process = await asyncio.create_subprocess_exec(
+                str(PROGRAM), "db", "backup", str(tmp_path / "shardd.dump"), env=shardd.environ
+            )
+            await until(lambda: bool(dumps(tmp_path)))
+            ran = await shardd("db", "backup", tmp_path / "shardd.dump")
+            assert (ran.code, "another backup is being written there" in ran.err) == (UsageError.exit_code, True)
+            process.kill()
+            await process.wait()
+            assert dumps(tmp_path) == [".shardd.dump.partial"]
+    # The killed one's pg_dump has the file until it ends.
+    async with asyncio.timeout(60.0):
+        while (ran := await shardd("db", "backup", tmp_path / "shardd.dump")).code:
+            assert "another backup is being written there" in ran.err
+    assert dumps(tmp_path) == ["shardd.dump"]
+    assert (tmp_path / "shardd.dump").read_bytes().startswith(b"PGDMP")
+
+
 async def test_a_backup_goes_through_a_pipe(
     shardd: Command, producer: Producer, postgres: Cluster, dbname: str, tmp_path: Path
 ) -> None:
