@@ -17,6 +17,7 @@ import secrets
 import stat
 import struct
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -165,6 +166,8 @@ def file_identity(fd: int) -> str:
 
 # ---- the state folder's id
 
+_ID: Final = re.compile(rb"[0-9a-f]{32}\n")
+
 
 def state_id(state_dir: Path) -> str:
     """The random id of this state folder: 32 hexadecimal digits, made at its first start and kept in `state.id`.
@@ -175,7 +178,7 @@ def state_id(state_dir: Path) -> str:
     fd = open_file(state_dir, ID_FILE, os.O_RDWR | os.O_CREAT)
     try:
         text = os.pread(fd, 64, 0)
-        if re.fullmatch(rb"[0-9a-f]{32}\n", text):
+        if _ID.fullmatch(text):
             return text[:-1].decode()
         made = secrets.token_hex(16)
         os.ftruncate(fd, 0)
@@ -207,6 +210,29 @@ def is_copy(state_dir: Path) -> bool:
         return bool(found) and max(found)[2] != file_identity(fd).encode()
     finally:
         os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start of a supervisor on a state folder."""
+
+    state_dir: Path
+    state: str
+    """The folder's id."""
+    incarnation: UUID
+
+
+def last_start(state_dir: Path) -> Start | None:
+    """The last start on a state folder, perhaps of another account; None: there is none that can be read. Raises OSError."""
+    try:
+        state = read_others_file(state_dir / ID_FILE, 64)
+        starts = read_others_file(state_dir / STARTS_FILE, STARTS_KEPT * _START_SIZE)
+    except UnsafeFileError:
+        return None
+    found = _START.findall(starts or b"")
+    if not found or state is None or not _ID.fullmatch(state):
+        return None
+    return Start(state_dir, state[:-1].decode(), UUID(max(found)[1].decode()))
 
 
 def record_start(state_dir: Path, incarnation: UUID) -> Collection[UUID]:

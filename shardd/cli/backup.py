@@ -17,7 +17,7 @@ import click
 
 from shardd.cli.backup_file import ARCHIVE, new_file
 from shardd.cli.control import glance
-from shardd.cli.database import command_pool, reach_dsn
+from shardd.cli.database import command_pool, reach_alone, reach_dsn
 from shardd.cli.help import examples
 from shardd.cli.options import OneOf, config_option, database_config_option, run_async
 from shardd.cli.output import say
@@ -29,7 +29,8 @@ from shardd.embedded.home import tied
 from shardd.errors import DatabaseError, UsageError
 from shardd.postgres.dsn import complete_dsn
 from shardd.queue.migrate import migrate
-from shardd.queue.restoring import closed, end_what_may_be_done, server_major
+from shardd.queue.restoring import closed, end_what_may_be_done, sent_since, server_major
+from shardd.state_files import last_start
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
@@ -94,18 +95,35 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
     if glance(config.control_socket) is not None:
         raise UsageError("shardd runs: stop it on every host first")
     with _open(file) as archive:
-        async with reach_dsn(config, make=True) as dsn:
+        async with reach_alone(config) as dsn:
             pg_restore = await _Client.find("pg_restore", dsn)
-            async with closed(dsn) as writing:
-                try:
+            begun = False
+            try:
+                async with closed(dsn) as writing:
+                    begun = True
                     await pg_restore.run(writing, ["--single-transaction", *_PLAIN], stdin=archive)
                     await migrate(writing)
                     if sent == "maybe":
                         await _end(config, writing)
-                except BaseException:
+                    else:
+                        await _refuse_if_sent(config, writing)
+            except BaseException:
+                if begun:
                     say(_NOT_COMPLETE, err=True)
-                    raise
+                raise
     say("restored; next: add the opt-outs that were made since (shardd guide backup), then start shardd")
+
+
+async def _refuse_if_sent(config: Config, dsn: str) -> None:
+    """Raises UsageError when something shows that the backup is older than what was sent."""
+    try:
+        start = last_start(config.state_dir)
+    except OSError as error:
+        raise UsageError(f"state_dir {config.state_dir}: whether shardd ran since: {error.strerror}") from error
+    if why := await sent_since(dsn, start):
+        raise UsageError(
+            f"--sent-since-backup=no: {why}, and may have sent messages: repeat with --sent-since-backup=maybe"
+        )
 
 
 async def _end(config: Config, dsn: str) -> None:
@@ -164,7 +182,8 @@ class _Client:
         command = [str(self.program), *arguments, *(options or ["--dbname="])]  # empty: PGDATABASE
         process = await asyncio.create_subprocess_exec(
             *tied(command, os.geteuid(), os.getegid()),
-            env=environ, stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
+            env=environ | {"PGAPPNAME": f"shardd/{self.name}"},
+            stdin=stdin or asyncio.subprocess.DEVNULL, stdout=stdout, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
             _, errors = await process.communicate()

@@ -17,8 +17,8 @@ from shardd.cli.output import say
 from shardd.cli.processes import is_being_started
 from shardd.cli.running import run_coroutine
 from shardd.config import Config
-from shardd.embedded import EmbeddedPostgres, embedded_dsn, is_up, others_dsn
-from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError, SharddError
+from shardd.embedded import EmbeddedPostgres, embedded_dsn, is_others, is_up, others_dsn
+from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError, SharddError, UsageError
 from shardd.postgres.errors import has_no_room
 from shardd.queue.database import Database
 from shardd.supervisor.problems import ProblemKind
@@ -60,6 +60,31 @@ async def reach_dsn(config: Config, *, make: bool) -> AsyncGenerator[str]:
     if dsn is None:
         yield embedded_dsn(config.state_dir)
         return
+    try:
+        yield dsn
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def reach_alone(config: Config) -> AsyncGenerator[str]:
+    """The DSN of a database that no other process of this host stops meanwhile: an embedded one is made and started here.
+
+    Raises UsageError when that is not possible now, or not for this account.
+    """
+    if config.database is not None:
+        yield config.database.dsn
+        return
+    if is_others(config.state_dir):
+        raise UsageError(
+            f"the embedded database in {config.state_dir} belongs to another account, as which root does not start it: "
+            "restore as that account, see the end of: shardd guide backup"
+        )
+    server = EmbeddedPostgres(config.state_dir)
+    try:
+        dsn = await server.start()
+    except AlreadyRunningError as error:
+        raise UsageError(f"{error}: shardd, or another command, such as a restore: repeat when it has ended") from None
     try:
         yield dsn
     finally:

@@ -22,6 +22,6 @@ folder that another account owns, and never widens the mode of a folder above th
 **Failures.** DatabaseError with the fix where it cannot run; AlreadyRunningError while another process runs it.
 """
 
-from shardd.embedded.server import EmbeddedPostgres, embedded_dsn, is_up, others_dsn
+from shardd.embedded.server import EmbeddedPostgres, embedded_dsn, is_others, is_up, others_dsn
 
-__all__ = ["EmbeddedPostgres", "embedded_dsn", "is_up", "others_dsn"]
+__all__ = ["EmbeddedPostgres", "embedded_dsn", "is_others", "is_up", "others_dsn"]

@@ -67,16 +67,21 @@ def embedded_dsn(state_dir: Path, role: str = "shardd") -> str:
     return _dsn(folder, role)
 
 
+def is_others(state_dir: Path) -> bool:
+    """Whether we are root, and the state folder belongs to another account: root opens no file there."""
+    try:
+        owner = state_dir.stat().st_uid
+    except OSError:
+        return False
+    return os.geteuid() == 0 and owner != 0
+
+
 def others_dsn(state_dir: Path) -> str | None:
     """For root: the DSN of the embedded database in the state folder of another account, or None if the folder is no such one.
 
     Root opens no file there and so cannot start the server. Raises NotMigratedError with the fix while it is not running.
     """
-    try:
-        owner = state_dir.stat().st_uid
-    except OSError:
-        return None
-    if os.geteuid() != 0 or owner == 0:
+    if not is_others(state_dir):
         return None
     folder = find_home(state_dir)
     pid = None if folder is None else pid_in(folder / "data" / "postmaster.pid")

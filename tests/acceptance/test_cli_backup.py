@@ -11,7 +11,8 @@ import psycopg
 import pytest
 import yaml
 
-from shardd.errors import DatabaseError, UsageError
+from shardd.embedded import embedded_dsn
+from shardd.errors import DatabaseError, NotMigratedError, UsageError
 from shardd.postgres.dsn import parse_dsn
 from shardd.queue.restoring import SKIPPED_IDS
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
@@ -24,7 +25,7 @@ INSERT = "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, '+491
 SESSIONS = (
     "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'shardd/other-host' AND state = 'idle'"
 )
-RESTORING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'pg_restore'"
+RESTORING = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'shardd/pg_restore'"
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -141,6 +142,17 @@ async def test_a_daemon_that_runs_on_another_host_is_noticed(
     assert len(daemon.messages()) == 1
 
 
+async def begin_restore(shardd: Command, content: bytes) -> asyncio.subprocess.Process:
+    """One that waits in the middle: pg_restore waits for the last byte of a file that comes by a pipe."""
+    process = await asyncio.create_subprocess_exec(
+        str(PROGRAM), "db", "restore", "-", "--sent-since-backup=maybe",
+        env=shardd.environ, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(content[:-1])
+    return process
+
+
 @pytest.fixture(params=[signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def ending(request: pytest.FixtureRequest) -> signal.Signals:
     return signal.Signals(request.param)
@@ -154,14 +166,7 @@ async def test_a_restore_that_is_ended_leaves_a_database_on_which_nothing_runs(
     producer.execute(INSERT, "d1")
     assert (await shardd("db", "backup", file)).code == 0
     postgres.empty_database(dbname)
-    # pg_restore waits for the rest of a file that comes by a pipe.
-    content = file.read_bytes()
-    process = await asyncio.create_subprocess_exec(
-        str(PROGRAM), "db", "restore", "-", "--sent-since-backup=maybe",
-        env=shardd.environ, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    process.stdin.write(content[:-1])
+    process = await begin_restore(shardd, file.read_bytes())
     with postgres.superuser() as superuser:
 
         def restores() -> bool:
@@ -182,6 +187,60 @@ async def test_a_restore_that_is_ended_leaves_a_database_on_which_nothing_runs(
     ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
     assert ran.code == 0, ran.err
     assert producer.states() == {"cancelled": 1}
+
+
+async def test_a_second_restore_beside_one_is_refused_and_does_not_disturb_it(
+    shardd: Command, producer: Producer, postgres: Cluster, dbname: str, tmp_path: Path
+) -> None:
+    """Its jobs would not be cancelled if the second one opened the database."""
+    file = tmp_path / "shardd.dump"
+    producer.add_devices(1)
+    producer.execute(INSERT, "d1")
+    assert (await shardd("db", "backup", file)).code == 0
+    postgres.empty_database(dbname)
+    process = await begin_restore(shardd, file.read_bytes())
+    with postgres.superuser() as superuser:
+        await until(lambda: superuser.execute(RESTORING, [dbname]).fetchone() is not None)
+    ran = await shardd("db", "restore", file, "--sent-since-backup=no")
+    why = f"another `shardd db restore` works on the database {dbname}: wait until it has ended"
+    assert (ran.code, ran.err) == (UsageError.exit_code, f"shardd: {why}\n")
+    ran = await shardd("device", "list")
+    assert (ran.code, "shardd guide backup" in ran.err) == (DatabaseError.exit_code, True)
+    _, errors = await process.communicate(file.read_bytes()[-1:])
+    assert process.returncode == 0, errors.decode()
+    assert producer.states() == {"cancelled": 1}
+    assert (await shardd("db", "migrate")).code == 0
+
+
+async def test_that_nothing_was_sent_since_is_not_believed_against_what_shows_it(
+    make_daemon: Callable[..., Daemon], producer: Producer, postgres: Cluster, dbname: str, tmp_path: Path
+) -> None:
+    daemon = make_daemon(shards=1)
+    shardd, stopped, running = Command(daemon.config_file), tmp_path / "stopped.dump", tmp_path / "running.dump"
+    await daemon.start()
+    assert await daemon.stop() == 0
+    assert (await shardd("db", "backup", stopped)).code == 0
+    postgres.empty_database(dbname)
+    ran = await shardd("db", "restore", stopped, "--sent-since-backup=no")
+    assert ran.code == 0, ran.err
+
+    await daemon.start()
+    assert (await shardd("db", "backup", running)).code == 0
+    assert await daemon.stop() == 0
+    postgres.empty_database(dbname)
+    ran = await shardd("db", "restore", running, "--sent-since-backup=no")
+    assert ran.code == UsageError.exit_code
+    assert "shardd was running when the backup was made, or had been killed: node test on host " in ran.err
+    assert "repeat with --sent-since-backup=maybe" in ran.err
+    assert "the database stays read-only" in ran.err
+
+    postgres.empty_database(dbname)
+    ran = await shardd("db", "restore", stopped, "--sent-since-backup=no")
+    assert ran.code == UsageError.exit_code
+    assert f"shardd was started on state_dir {daemon.home} after the backup was made" in ran.err
+    postgres.empty_database(dbname)
+    ran = await shardd("db", "restore", stopped, "--sent-since-backup=maybe")
+    assert ran.code == 0, ran.err
 
 
 def dumps(folder: Path) -> list[str]:
@@ -263,6 +322,48 @@ async def test_the_embedded_database_is_backed_up_and_restored(folder: Path) -> 
     assert ran.code == 0, ran.err
     ran = await shardd("device", "list", "--json")
     assert [device["id"] for device in ran.json] == ["me"]
+
+
+@pytest.mark.timeout(600)
+async def test_a_restore_of_the_embedded_database_that_is_ended_leaves_one_on_which_nothing_runs(
+    shardd: Command, producer: Producer, folder: Path, ending: signal.Signals
+) -> None:
+    config, file = folder / "shards.yaml", folder / "shardd.dump"
+    config.write_text(f"state_dir: {folder}\nshards: 1\n")
+    producer.add_devices(1)
+    assert (await shardd("db", "backup", file)).code == 0
+    shardd = Command(config)
+    process = await begin_restore(shardd, file.read_bytes())
+
+    def restores() -> bool:
+        try:
+            with psycopg.connect(embedded_dsn(folder, "postgres")) as superuser:
+                return superuser.execute(RESTORING, ["shardd"]).fetchone() is not None
+        except (NotMigratedError, psycopg.OperationalError):
+            return False  # there is no server yet
+
+    await until(restores)
+    # Beside it, a second one is refused at once, and a start waits.
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    assert ran.code == UsageError.exit_code
+    assert f"another process runs the embedded PostgreSQL of {folder}" in ran.err
+    log = folder / "start.log"
+    with log.open("wb") as out:
+        start = await asyncio.create_subprocess_exec(str(PROGRAM), "start", env=shardd.environ, stdout=out, stderr=out)
+    await until(lambda: b"waiting for a command to end" in log.read_bytes())
+    process.send_signal(ending)
+    _, errors = await process.communicate()
+    assert process.returncode == (-ending if ending == signal.SIGKILL else 128 + ending)
+    assert ("the database stays read-only" in errors.decode()) == (ending != signal.SIGKILL)
+    # That start goes on, and ends with the reason.
+    assert await start.wait() == DatabaseError.exit_code
+    assert "a database whose restore was interrupted, see: shardd guide backup" in log.read_text()
+    ran = await shardd("db", "status")
+    assert (ran.code, "shardd guide backup" in ran.err) == (1, True)
+    ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
+    assert ran.code == 0, ran.err
+    ran = await shardd("device", "list", "--json")
+    assert [device["id"] for device in ran.json] == ["d1"]
 
 
 @pytest.mark.timeout(240)

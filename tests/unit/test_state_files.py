@@ -7,11 +7,21 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from shardd.errors import UnsafeFileError
-from shardd.state_files import ID_FILE, open_file, open_folder, open_state_folder, state_id
+from shardd.state_files import (
+    ID_FILE,
+    Start,
+    last_start,
+    open_file,
+    open_folder,
+    open_state_folder,
+    record_start,
+    state_id,
+)
 
 WRITE = os.O_RDWR | os.O_CREAT | os.O_TRUNC
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives files to another account")
@@ -207,3 +217,16 @@ def test_an_id_is_not_read_through_a_link(folder: Path, victim: Path) -> None:
     with pytest.raises(UnsafeFileError):
         state_id(folder)
     assert victim.read_text() == "precious"
+
+
+def test_the_last_start_on_a_folder_is_known(folder: Path) -> None:
+    assert last_start(folder) is None
+    state = state_id(folder)
+    assert last_start(folder) is None
+    first, second = uuid4(), uuid4()
+    for incarnation in (first, second):
+        record_start(folder, incarnation)
+        assert last_start(folder) == Start(folder, state, incarnation)
+    (folder / ID_FILE).unlink()
+    (folder / ID_FILE).symlink_to("/etc/passwd")
+    assert last_start(folder) is None
