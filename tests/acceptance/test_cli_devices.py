@@ -101,6 +101,7 @@ async def test_a_device_with_waiting_jobs_is_removed_only_with_them(shardd: Comm
     refused = await shardd("device", "remove", "d1")
     assert (refused.code, refused.out) == (64, "")
     assert refused.err.startswith("device d1: not removed, because jobs wait; cancel them with --cancel-jobs")
+    assert "shown by: shardd job list --device d1)" in refused.err
     removed = await shardd("device", "remove", "d1", "--cancel-jobs")
     assert (removed.code, removed.out) == (0, "cancelled 3 jobs\nremoved 1 device\n")
     assert producer.states() == {"cancelled": 3, "queued": 3}
@@ -112,9 +113,13 @@ async def test_a_paired_device_is_not_removed_behind_its_phones_back(shardd: Com
     ran = await shardd("device", "remove", "d1", "d2", "d3")
     assert (ran.code, ran.out) == (64, "removed 1 device\n")
     assert ran.err.splitlines() == [
-        "device d1: not removed, because it is linked to a phone; first: shardd device logout ID",
+        "device d1: not removed, because it is linked to a phone; first: shardd device logout d1",
         "device d3: unknown",
     ]
+    producer.add_devices(1, prefix="e")
+    producer.execute("UPDATE shardd.devices SET session = '4915112345679:1@s.whatsapp.net' WHERE id = 'e1'")
+    ran = await shardd("device", "remove", "d1", "e1")
+    assert "first: shardd device logout d1, and so on" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -218,18 +218,26 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
         say(f"removed {count(len(removed), 'device')}")
         if any(found[name].transport in REPORTING for name in removed):
             say(STILL_HEARD)
-    why = (
-        "not removed, because a worker has a job in flight (shardd job list --state sending); try again when it has ended, "
-        "which needs shardd to run"
-        if cancel_jobs
-        else "not removed, because jobs wait; cancel them with --cancel-jobs (shardd job list --device ID shows them)"
-    )
+    busy, linked = sorted(there - removed), sorted(found.keys() - there)
     refusals = Refusals()
-    refusals.add(sorted(there - removed), "device", why)
-    linked = "not removed, because it is linked to a phone; first: shardd device logout ID"
-    refusals.add(sorted(found.keys() - there), "device", linked)
+    if cancel_jobs:
+        why = (
+            "not removed, because a worker has a job in flight (shardd job list --state sending); try again when it has ended, "
+            "which needs shardd to run"
+        )
+    else:
+        shows = f"shown by: shardd job list --device {_example(busy)}"
+        why = f"not removed, because jobs wait; cancel them with --cancel-jobs ({shows})"
+    refusals.add(busy, "device", why)
+    why = f"not removed, because it is linked to a phone; first: shardd device logout {_example(linked)}"
+    refusals.add(linked, "device", why)
     refusals.add(without(names, found), "device", "unknown")
     return refusals
+
+
+def _example(names: list[str]) -> str:
+    """For a command that takes one name: that name, or the first."""
+    return f"{names[0]}, and so on" if len(names) > 1 else "".join(names)
 
 
 @device_group.command("replace", epilog=examples("shardd device replace berlin-1 berlin-2"))
