@@ -7,6 +7,7 @@ tries to log in. When WhatsApp accepts it, or when shardd starts with another ve
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -72,8 +73,8 @@ class LibraryWatch(Service):
         """Also devices are ready again that wait for a certain time: the version may be another one."""
         self._unreported: set[str] = set()
         """Devices that were refused, and whose state was not reported yet."""
-        self._restricted: set[str] = set()
-        """Devices that wait for another version, and that are restricted in the database."""
+        self._restricted: dict[str, float | None] = {}
+        """Devices that are restricted in the database, and client_outdated here: until when; None: for another version."""
         self._probe_at_once = False
 
     @property
@@ -163,6 +164,7 @@ class LibraryWatch(Service):
                 await self._ask()
 
     async def _look(self) -> None:
+        self._end_restricted(time.time())
         if self._record:
             await self._refusals.record(time.time() - (self._answers.since or time.time()))
             self._record = False
@@ -253,9 +255,7 @@ class LibraryWatch(Service):
         self._record, self._end = False, True
         self._probe_at_once, self._free_all = False, True
         self._unreported.clear()
-        restricted, self._restricted = self._restricted, set()
-        for device_id in restricted:
-            self._devices.end_withholding(device_id)
+        self._end_restricted(math.inf)
         self._hold(False)
         self._wake.set()
 
@@ -267,17 +267,22 @@ class LibraryWatch(Service):
     def _store(self, report: ipc.DeviceChanged, epoch: int, *, alone: bool) -> None:
         """`alone`: it is about this device, which tries again at its own time; otherwise it waits for the library."""
         self._devices.end_withholding(report.device_id)
-        if alone:
-            self._devices.state_changed(report, epoch)
-            return
-        report = msgspec.structs.replace(report, until=None)
+        if not alone:
+            report = msgspec.structs.replace(report, until=None)
         queue = self._scheduler.queues.get(report.device_id)
         if queue is not None and queue.device.state is DeviceState.RESTRICTED:
-            # Its row goes on to say so: the restriction may outlast the refusal.
-            self._restricted.add(report.device_id)
+            # Its row goes on to say so: the restriction may outlast this.
+            self._restricted[report.device_id] = report.until
             self._devices.withhold(report, epoch)
         else:
-            self._devices.state_changed(report, epoch, quietly=True)
+            self._devices.state_changed(report, epoch, quietly=not alone)
+
+    def _end_restricted(self, now: float) -> None:
+        """Devices whose time is over are as restricted as their rows say."""
+        for device_id, until in list(self._restricted.items()):
+            if (math.inf if until is None else until) <= now:
+                del self._restricted[device_id]
+                self._devices.end_withholding(device_id)
 
 
 def _logs_in(queue: DeviceQueue) -> bool:

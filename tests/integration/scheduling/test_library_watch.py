@@ -71,10 +71,10 @@ class Node:
         await self.devices.stop()
         await asyncio.gather(*self._running)
 
-    def refused(self, device: str) -> None:
-        """A worker reports that the version was refused when the device logged in."""
+    def refused(self, device: str, retry: float = OUTDATED_RETRY) -> None:
+        """A worker reports that the version was refused when the device logged in, which it does again after `retry` seconds."""
         self.watch.answered(ipc.LoginAnswered(device, outdated=True))
-        until = time.time() + OUTDATED_RETRY
+        until = time.time() + retry
         report = ipc.DeviceChanged(device, DeviceState.CLIENT_OUTDATED, "refused", until, time.time())
         self.watch.device_changed(report, self._epoch)
 
@@ -215,6 +215,26 @@ async def test_a_restriction_outlasts_a_refusal_of_the_version(
     await until(lambda: node.row("a2") == ("ready", False))
     await until(lambda: node.scheduler.queues["a1"].state is DeviceState.RESTRICTED)
     assert node.row("a1") == ("restricted", True)
+
+
+async def test_a_restriction_outlasts_an_odd_answer_that_one_device_gets(
+    make_node: Callable[[str], Node], database: Database, dsn: str
+) -> None:
+    """It would be over with the hour for which such a device does not log in."""
+    add_paired(dsn, "a1", "a2", "a3", "a4")
+    with connect(dsn) as connection:
+        connection.execute(
+            "UPDATE shardd.devices SET state = 'restricted', state_until = now() + interval '1 day' WHERE id IN ('a1', 'a2')"
+        )
+    node = make_node("only")
+    await node.start({0: await take_epoch(database)})
+    node.refused("a1", retry=0.0)
+    node.refused("a2")
+    assert node.scheduler.queues["a1"].state is DeviceState.CLIENT_OUTDATED
+    node.accepted("a3")
+    await until(lambda: node.scheduler.queues["a1"].state is DeviceState.RESTRICTED)
+    assert node.scheduler.queues["a2"].state is DeviceState.CLIENT_OUTDATED
+    assert (node.row("a1"), node.row("a2")) == (("restricted", True), ("restricted", True))
 
 
 async def test_a_node_whose_end_of_a_refusal_was_not_written_learns_of_a_later_end(
