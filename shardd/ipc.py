@@ -262,7 +262,7 @@ class Visit(msgspec.Struct, frozen=True, tag="visit"):
     late: bool = False
     """It could not be repeated in time."""
     probe: bool = False
-    """It logs in even while logins are held."""
+    """It logs in even while logins are held, and closes no other client for it."""
 
 
 class HoldLogins(msgspec.Struct, frozen=True, tag="hold_logins"):

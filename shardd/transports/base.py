@@ -124,7 +124,7 @@ class Transport(ABC):
     async def visit(self, device: DeviceSpec, *, late: bool = False, probe: bool = False) -> None:
         """Open the device for a moment, to hear what was sent to it. Returns once it is open; `Events.visited` follows.
 
-        `late`: it could not be repeated in time; `probe`: log in even while logins are held.
+        `late`: it could not be repeated in time; `probe`: log in even while logins are held, and close no other client for it.
         Called in a turn and under the device's lock. Raises DeviceUnavailableError.
         """
 

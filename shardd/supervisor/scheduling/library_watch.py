@@ -226,9 +226,8 @@ class LibraryWatch(Service):
             return
         queue = min(candidates, key=self._rank)
         self._asked[queue.device.id] = now
-        if self._send(
-            queue.shard, ipc.Visit(device_id=queue.device.id, late=True, probe=state is LibraryState.REFUSED)
-        ):
+        # A probe, also while there is only a doubt: a client that was closed for it could perhaps not be replaced.
+        if self._send(queue.shard, ipc.Visit(device_id=queue.device.id, late=True, probe=True)):
             self._probe_at_once = False
             log.info("asking WhatsApp about %s", self.library, action="library", device=queue.device.id)
 

@@ -129,12 +129,15 @@ class Host:
         assert self._sending is not None
         self._sending.cancel()
 
-    async def visit(self, device: dict[str, Any], *, late: bool = False) -> str | None:
+    async def hold_logins(self) -> None:
+        self._transport.hold_logins(held=True)
+
+    async def visit(self, device: dict[str, Any], *, late: bool = False, probe: bool = False) -> str | None:
         """Returns the error, if there is one."""
         spec = DeviceSpec(**{"transport": "whatsapp", **device})
         try:
             async with self._transport.visit_turn(), self._locks.setdefault(spec.id, asyncio.Lock()):
-                await self._transport.visit(spec, late=late)
+                await self._transport.visit(spec, late=late, probe=probe)
         except DeviceUnavailableError as error:
             return str(error)
         return None

@@ -104,3 +104,17 @@ async def test_a_visit_closes_no_client_that_a_phone_may_need_and_a_login_that_m
     # Unless the visit would become late, and messages to the other device would wait for longer than promised.
     assert await host.ask("visit", device=idle, late=True) is None
     assert (await host.event("visited", idle["id"]))["presence"]
+
+
+async def test_a_probe_closes_no_other_client_which_could_not_be_replaced(
+    start_host: StartHost, make_device: MakeDevice, fresh_number: str
+) -> None:
+    """Otherwise each probe of a refused version would cost one of the devices that are still connected."""
+    host = await start_host(max_open_clients=1)
+    connected, asked = (make_device(str(int(fresh_number) + 980_000 + n)) for n in range(2))
+    assert "message_id" in await host.send(connected, RECIPIENT)
+    await host.ask("hold_logins")
+    assert await host.ask("visit", device=asked, late=True, probe=True) is None
+    assert (await host.ask("counts"))["open"] == 2
+    assert "message_id" in await host.send(connected, RECIPIENT)
+    assert (await host.ask("counts"))["connects"] == 2

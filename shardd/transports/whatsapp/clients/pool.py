@@ -97,7 +97,8 @@ class Clients:
     async def get_or_refresh(self, device: DeviceSpec, *, probe: bool = False) -> Client:
         """A healthy client of this device. Raises DeviceUnavailableError with the reason why there is none.
 
-        `probe`: log in even while logins are held.
+        `probe`: log in even while logins are held, with one client more than allowed if need be: another that were closed for it
+        could not be replaced.
         """
         slot = self._slot(device.id)
         if (client := self._fresh(slot, device)) is not None:
@@ -243,7 +244,8 @@ class Clients:
         session, loop = await self._stored_session(slot, device), asyncio.get_running_loop()
         if not probe:
             self._login_hold.check(loop.time())
-        await self._reserve()
+            await self._make_room()
+        self._room.taken += 1
         try:
             async with self._limit_connects(device):
                 if not probe:  # it may have waited for long
@@ -331,8 +333,8 @@ class Clients:
         if failure.state is DeviceState.LOGGED_OUT:
             slot.gone = failure
 
-    async def _reserve(self) -> None:
-        """Reserve room for one more client, by closing another one if need be."""
+    async def _make_room(self) -> None:
+        """Wait until there is room for one more client, and close another one if need be."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 while self._room.full:
@@ -346,7 +348,6 @@ class Clients:
         except TimeoutError:
             text = f"all {self._room.most} clients of this worker are in use ({self._room.why_full})"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        self._room.taken += 1
 
     async def _next_victim(self) -> ClientSlot | None:
         """Wait until a client may be closed to make room; None when there is room. Scans all slots, so one task at a time."""
