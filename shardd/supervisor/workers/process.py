@@ -30,6 +30,7 @@ from shardd.logs import get_logger
 from shardd.postgres.dsn import without_libpq
 from shardd.state_files import open_file
 from shardd.supervisor.systemd import clean_environ
+from shardd.supervisor.workers.installed import REPLACED, were_replaced
 from shardd.wire import OutOfSyncError, supervisor_reader
 
 log = get_logger(__name__)
@@ -214,7 +215,8 @@ class WorkerProcess:
         self.gone.set()
         if self._channel is not None:
             self._channel.close()
-        self._died(self._out_of_sync or self._describe_exit(self._status))
+        how = self._out_of_sync or self._describe_exit(self._status)
+        self._died(f"{how}; {REPLACED}" if were_replaced() else how)
 
     def _describe_exit(self, status: int) -> str:
         """The exit status in words, with the last error that the process printed."""
