@@ -123,7 +123,11 @@ class Story:
             stderr=(self.folder / "log").open("wb"),
             start_new_session=True,
         )
-        self.run(["shardd", "status", "--wait", "--timeout=180s"])
+        try:
+            self.run(["shardd", "status", "--wait", "--timeout=180s"])
+        except BaseException:
+            self.__exit__()  # else the daemon would outlive its folder
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
