@@ -206,15 +206,14 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 
 class Lease(msgspec.Struct, frozen=True, tag="lease"):
-    """How long the node's lease of the shard lasts: without a new one by then, the worker ends itself.
+    """Until when the node's lease of the shard is good: without a new one by then, the worker ends itself.
 
     A supervisor that hangs, or a host that was paused, would otherwise leave clients open whose devices belong to another node.
+    See `shardd.clock.Deadlines`: moments, because a worker that reads this late must not trust its lease for longer.
     """
 
-    left: float
-    """Seconds, counted from its arrival."""
-    grace: float
-    """Seconds beyond that for what has started."""
+    soft: float
+    hard: float
 
 
 class LogLevel(msgspec.Struct, frozen=True, tag="log_level"):

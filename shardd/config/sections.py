@@ -49,10 +49,10 @@ class LeaseConfig(Section, reload="restart"):
     renew_every: Annotated[float, Seconds("500ms", "10m")] = setting(
         "5s", "How often a node renews its leases. Two slow database calls must fit between this and ttl - margin."
     )
-    margin: Annotated[float, Seconds("500ms", "10m")] = setting(
+    margin: Annotated[float, Seconds("1s", "10m")] = setting(
         "5s",
-        "How long before its lease expires a node that cannot renew closes its clients. Raise it if closing takes long or if "
-        "processes are sometimes paused.",
+        "How long before its lease expires a node that cannot renew it stops handing messages over. In the first half of this "
+        "time, what was handed over ends and the clients close; the other half is reserve. Raise it if sends take long.",
     )
 
 

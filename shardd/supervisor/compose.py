@@ -329,7 +329,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             login_answered=library_watch.answered,
             unencodable_device=scheduler.undeliverable,
         ),
-        lease_left=keeper.seconds_left,
+        deadlines=lambda: keeper.deadlines,
     )
     keeper.on_renewed = workers.renewed
     opt_outs.on_heard = workers.opted_out

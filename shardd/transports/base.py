@@ -15,7 +15,7 @@ without the lock.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,8 @@ class Surroundings:
     """`inbox.include` of the config; None: only opt-outs are kept."""
     inbox_media: bool = False
     """Whether files of incoming messages are to be downloaded: then their keys are kept until that is done."""
+    may_pass: Callable[[], bool] = lambda: True
+    """Whether bytes of a client may still leave or arrive: the shard may belong to another node soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

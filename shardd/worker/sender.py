@@ -1,8 +1,8 @@
 """Sends jobs through their transports, and reports what is known about each afterwards.
 
 The order of the steps is the promise of shardd: journal `preparing` → fetch → the device's lock → prepare → check of opt-outs →
-journal `started` → deliver → journal `outcome` → report. A failure before `started` is harmless, because nothing has left; after
-it, only positive proof counts.
+check of the lease → journal `started` → deliver → journal `outcome` → report. A failure before `started` is harmless, because
+nothing has left; after it, only positive proof counts.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ _VERDICTS: Final[dict[type[SendError], Verdict]] = {
 }
 
 
+class _LeaseOverError(Exception):
+    """Another node may soon have the shard: what has not started does not start."""
+
+
 @dataclass(slots=True)
 class InFlightJob:
     """A job that has begun, and how far it has got."""
@@ -94,11 +98,16 @@ class Sender:
         send_timeout: float,
         rss: Callable[[], int],
         opted_out: Callable[[str, Sequence[str]], Awaitable[bool]],
+        may_start: Callable[[], bool],
         careful: bool = False,
     ) -> None:
-        """`opted_out`: see `OptOutQuestions`; `rss`: the bytes that this process takes now; `careful`: see `StartGate`."""
+        """`opted_out`: see `OptOutQuestions`; `rss`: the bytes that this process takes now; `careful`: see `StartGate`.
+
+        `may_start`: whether the node's lease is good enough to hand a message over.
+        """
         self._rss = rss
         self._opted_out = opted_out
+        self._may_start = may_start
         self._journal = journal
         self._transports = transports
         self._devices = devices
@@ -236,7 +245,7 @@ class Sender:
             return self._outcome_of_error(error, job, device)
         except JournalError as error:
             return _outcome(job, Verdict.UNAVAILABLE, str(error), ErrorClass.WORKER, retry_after=JOURNAL_RETRY)
-        except asyncio.CancelledError:
+        except (_LeaseOverError, asyncio.CancelledError):
             return self._cancelled(job, entry)
         except Exception as error:
             # A defect in a transport must neither end the worker's other devices nor be taken for an outcome.
@@ -322,6 +331,8 @@ class Sender:
                 raise OptedOutError("the recipient opted out")
         # Connecting and uploading may have taken long. From here to the hand-over nothing waits.
         _check_expiry(job)
+        if not self._may_start():
+            raise _LeaseOverError
         self._journal.started(job.key)
         entry.started = True
         return await transport.deliver(device, job, prepared)

@@ -31,6 +31,7 @@ from shardd.states import DeviceState, Verdict
 from shardd.tasks import TaskSet
 from shardd.transports.base import Surroundings
 from shardd.wire import OutOfSyncError, Undecodable, Unencodable, worker_reader
+from shardd.worker.lease import WorkerLease
 from shardd.worker.opt_out_questions import OptOutQuestions
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
@@ -62,7 +63,7 @@ class Worker:
         self._exit_code = 0
         self._tasks = TaskSet()
         self._sigterm = asyncio.Event()
-        self._lease_end: asyncio.TimerHandle | None = None
+        self._lease = WorkerLease(self._lease_over)
         self._store_access: ipc.StoreAccess | None = None
 
     async def run(self, sock: socket.socket) -> int:
@@ -133,7 +134,7 @@ class Worker:
             case ipc.Drain():
                 self._start(self._drain(message.timeout, memory=message.memory))
             case ipc.Lease():
-                self._set_lease(message)
+                self._lease.set(message)
             case ipc.LogLevel():
                 set_log_level(message.level)
             case ipc.Audit():
@@ -204,6 +205,7 @@ class Worker:
             spool=self._spool,
             inbox=setup.inbox,
             inbox_media=setup.inbox_media,
+            may_pass=self._lease.may_pass,
         )
         self._transports = Transports(setup.transports, surroundings, self)
         self._sender = Sender(
@@ -215,6 +217,7 @@ class Worker:
             send_timeout=setup.send_timeout,
             rss=_rss,
             opted_out=self._questions.opted_out,
+            may_start=self._lease.may_start,
             careful=setup.careful_for > 0,
         )
         asyncio.get_running_loop().call_later(setup.careful_for, self._sender.relax)
@@ -303,6 +306,7 @@ class Worker:
             lag = max(0.0, loop.time() - due)
             if lag > LAGGING:
                 log.warning("event loop lags", action="heartbeat", lag=round(lag, 3))
+            self._lease.check()
             rss = _rss()
             self._sender.watch_memory(rss)
             self._send(
@@ -331,14 +335,9 @@ class Worker:
 
     # ---- its end
 
-    def _set_lease(self, lease: ipc.Lease) -> None:
-        if self._lease_end is not None:
-            self._lease_end.cancel()
-        self._lease_end = asyncio.get_running_loop().call_later(lease.left, self._lease_over, lease.grace)
-
-    def _lease_over(self, grace: float) -> None:
-        log.warning("the lease was not renewed: another node may have the shard", action="lease")
-        self._start(self._drain(grace, disconnected=True))
+    def _lease_over(self) -> None:
+        log.warning("the lease was not renewed: another node may soon have the shard", action="lease")
+        self._start(self._drain(self._lease.left_to_finish(), disconnected=True))
 
     async def _stop_on_sigterm(self) -> None:
         await self._sigterm.wait()

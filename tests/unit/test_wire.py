@@ -33,7 +33,7 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.Devices([DEVICE], ["b"]),
     ipc.Settled([(1, 2, 3, 4), (2**62, 3, 1, -(2**63))]),
     ipc.Drain(0.0),
-    ipc.Lease(20.0, 2.5),
+    ipc.Lease(20.0, 22.5),
     ipc.LogLevel("debug"),
     ipc.Close("a", 4),
     ipc.Visit("a", late=True, probe=True),

@@ -1,9 +1,10 @@
 """The shards that this node may serve, and until when.
 
 Live nodes share the shards evenly (`plan`). A node holds a shard through a lease row with an epoch, by the database's clock. The
-node's own deadline is earlier and needs no shared clock: the start of the last successful renewal plus ttl minus a margin, on the
-monotonic clock. Past it the leases may belong to another node, so the workers are fenced before it. The config is refused unless
-renew_every + twice the database's timeout fits into ttl - margin: one renewal may fail without consequence.
+node's own deadlines are earlier and need no shared clock: they count from the start of the last successful renewal, on the clock
+of the host that goes on during a suspend. A margin before the lease expires nothing more is handed over; half a margin before, no
+worker is left. The config is refused unless renew_every + twice the database's timeout fits into ttl - margin: one renewal may
+fail without consequence.
 
 A node is its state folder. A supervisor whose folder is a copy of one that is in use, or whose name another node has, is refused;
 after a crash, one that cannot know whether its predecessor is dead (another host, or the machine restarted) waits until that has
@@ -14,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from shardd import __version__
+from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
@@ -64,13 +65,16 @@ class LeaseKeeper:
         self._margin = margin
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl)
         self._epochs: dict[int, int] = {}
-        self._deadline = 0.0
+        self.deadlines = Deadlines(0.0, 0.0)
+        """Until when what it holds is good; on `shardd.clock`."""
         self._away = False
         self._nodes: list[Node] = []  # alive when the leases were last renewed
         self.displaced_by: str | None = None
         """The supervisor that took over as this node while this one was silent; None: there is none."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
+        self.on_lost: Callable[[set[int]], None] = lambda _: None
+        """Called with shards whose leases turned out to be another node's, or to have run out."""
         self.drained: Callable[[list[int]], list[int]] = lambda _: []
         """Which of these epochs have nothing in flight or unsettled any more."""
 
@@ -81,15 +85,15 @@ class LeaseKeeper:
 
     def good(self) -> bool:
         """Whether this node certainly holds its leases at this moment."""
-        return bool(self._epochs) and time.monotonic() < self._deadline
+        return bool(self._epochs) and self.known()
 
     def known(self) -> bool:
         """Whether the last successful renewal is recent enough to know what this node holds, even if that is nothing."""
-        return time.monotonic() < self._deadline
+        return boot_now() < self.deadlines.soft
 
     def seconds_left(self) -> float:
         """Seconds until `good` becomes false without a renewal."""
-        return self._deadline - time.monotonic()
+        return self.deadlines.soft - boot_now()
 
     async def register(self) -> None:
         """Announce this incarnation; waits while it is unknown whether another supervisor is alive that would be this node.
@@ -167,7 +171,7 @@ class LeaseKeeper:
         return lost
 
     def drop_all(self) -> set[int]:
-        """The deadline has passed: no lease is held any more. Returns the shards that were held."""
+        """The soft deadline has passed: no lease is relied on any more. Returns the shards that were held."""
         held = set(self._epochs)
         self._epochs.clear()
         return held
@@ -184,7 +188,7 @@ class LeaseKeeper:
 
     async def _renew(self) -> set[int]:
         """Renew what is held; returns the shards that were lost."""
-        began = time.monotonic()
+        began = boot_now()
         current, good = await self._leases.renew(list(self._epochs.values()), away=self._away)
         if not current:
             nodes = await self._leases.live_nodes()
@@ -193,7 +197,11 @@ class LeaseKeeper:
         lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
         for shard in lost:
             del self._epochs[shard]
-        self._deadline = began + self._ttl - self._margin
+        if lost:
+            # At once: what follows in this cycle may take long, or fail.
+            self.on_lost(lost)
+        end = began + self._ttl
+        self.deadlines = Deadlines(soft=end - self._margin, hard=end - self._margin / 2)
         self.on_renewed(self.epochs)
         return lost
 

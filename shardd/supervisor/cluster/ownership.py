@@ -15,7 +15,7 @@ from shardd.supervisor.workers.pool import WorkerPool
 log = get_logger(__name__)
 
 DEADLINE_EVERY: Final = 0.1
-"""Seconds between checks of the deadline."""
+"""Seconds between checks of the deadlines. They are moments of a clock for which the event loop has no timers."""
 
 
 class Ownership(Service):
@@ -40,6 +40,7 @@ class Ownership(Service):
         own to other nodes after `away_after` seconds.
         """
         self._keeper = keeper
+        keeper.on_lost = workers.fence
         self._workers = workers
         self._read_devices = read_devices
         self._renewed = renewed
@@ -48,10 +49,11 @@ class Ownership(Service):
         self._away_after = away_after
 
     async def serve(self) -> None:
-        """Watch the deadline; a `Periodic` calls `renew`."""
+        """Watch the deadlines; a `Periodic` calls `renew`."""
         while True:
             if self._keeper.epochs and not self._keeper.good():
-                self._workers.fence(self._keeper.drop_all())
+                self._workers.wind_down(self._keeper.drop_all(), self._keeper.deadlines)
+            self._workers.end_overdue()
             await asyncio.sleep(DEADLINE_EVERY)
 
     async def take(self) -> None:

@@ -102,8 +102,9 @@ class WorkerMessages:
             case ipc.Stopping():
                 self._stop_dispatch()
             case ipc.DeviceChanged():
-                if shard.epoch is not None:
-                    handlers.device_changed(message, shard.epoch)
+                if self._process.epoch is not None:
+                    # Not the shard's present one: what a late report says may no longer be true under another lease.
+                    handlers.device_changed(message, self._process.epoch)
             case ipc.Receipt():
                 handlers.receipt(message)
             case ipc.OptOutQuestion():

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from shardd import ipc
+from shardd.clock import Deadlines, boot_now
 from shardd.config import TRANSPORTS, Config
 from shardd.errors import SharddError, UnsafeFileError, UsageError
 from shardd.journal import journal_path
@@ -48,9 +49,12 @@ class WorkerPool(Service):
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
         sessions_dsn: str | None,
         handlers: MessageHandlers,
-        lease_left: Callable[[], float],
+        deadlines: Callable[[], Deadlines],
     ) -> None:
-        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of what workers report."""
+        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of what workers report.
+
+        `deadlines`: of the leases, as of their last renewal.
+        """
         self._config = config
         self._lifeline = lifeline
         self._state_id = state_id
@@ -59,7 +63,7 @@ class WorkerPool(Service):
         self._sessions_dsn = sessions_dsn
         self._store_access = ipc.StoreAccess()
         self._handlers = handlers
-        self._lease_left = lease_left
+        self._deadlines = deadlines
         self.shards = [Shard(index, config.supervisor) for index in range(config.shards)]
         self.ticked_at = 0.0
         """When the workers were last checked, on the monotonic clock."""
@@ -121,16 +125,35 @@ class WorkerPool(Service):
     def renewed(self, epochs: Mapping[int, int]) -> None:
         """These leases were renewed: let the workers know how long they last."""
         for shard in self.shards:
-            if shard.epoch == epochs.get(shard.index):
-                self._send_lease(shard)
+            # Also one that is given back: its lease is held until it is drained.
+            if shard.process is not None and shard.process.epoch == epochs.get(shard.index):
+                self._send_lease(shard.process)
 
-    def _send_lease(self, shard: Shard) -> None:
-        if shard.epoch is not None:
-            grace = self._config.lease.margin / 2
-            self.send(shard.index, ipc.Lease(left=max(0.0, self._lease_left()), grace=grace))
+    def _send_lease(self, process: WorkerProcess) -> None:
+        soft, hard = self._deadlines()
+        process.send(ipc.Lease(soft=soft, hard=hard))
+
+    def wind_down(self, indexes: Iterable[int], deadlines: Deadlines) -> None:
+        """Leases were not renewed: the workers finish what has started, and are ended at the hard deadline."""
+        for index in indexes:
+            shard = self.shards[index]
+            shard.epoch = None
+            self._dispatch.shard_down(index)
+            if shard.process is not None:
+                log.warning("lease not renewed: draining the worker", action="fence", shard=index)
+                shard.wind_down(deadlines.hard)
+                shard.process.send(ipc.Drain(timeout=deadlines.left_to_finish()))
+        self._notify()
+
+    def end_overdue(self) -> None:
+        """End the workers whose hard deadline has passed."""
+        now = boot_now()
+        for shard in self.shards:
+            if shard.process is not None and shard.hard_deadline is not None and now >= shard.hard_deadline:
+                shard.process.kill()
 
     def fence(self, indexes: Iterable[int]) -> None:
-        """The leases are lost, or may be: end the workers at once."""
+        """The leases are lost: end the workers at once."""
         for index in indexes:
             shard = self.shards[index]
             shard.epoch = None
@@ -239,7 +262,9 @@ class WorkerPool(Service):
                 return
 
     async def _spawn(self, shard: Shard) -> None:
-        process = WorkerProcess(shard.index, self._config, self._lifeline, lambda how: self._deaths.died(shard, how))
+        process = WorkerProcess(
+            shard.index, self._config, self._lifeline, lambda how: self._deaths.died(shard, how), epoch=shard.epoch
+        )
         messages = WorkerMessages(shard, process, self._handlers, ready=lambda: self._ready(shard))
         # Before it is started, so that a lease that is lost meanwhile ends it, too.
         shard.spawned(process)
@@ -252,7 +277,7 @@ class WorkerPool(Service):
             shard.clean = True
             return
         shard.sent_before.append(self._dispatch.sent_by(shard.index))
-        self._send_lease(shard)
+        self._send_lease(process)
 
     def _setup(self, index: int) -> ipc.Setup:
         transports = self._config.transports

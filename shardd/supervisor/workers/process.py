@@ -61,9 +61,12 @@ _CHATTER: Final = ("Press Ctrl+C to exit",)
 class WorkerProcess:
     """A running worker. `died` is called once, with how it ended, when the process is gone and its channel has ended."""
 
-    def __init__(self, shard: int, config: Config, lifeline: int, died: Callable[[str], None]) -> None:
-        """`lifeline`: read end of a pipe whose write end only the supervisor has."""
+    def __init__(
+        self, shard: int, config: Config, lifeline: int, died: Callable[[str], None], *, epoch: int | None
+    ) -> None:
+        """`lifeline`: read end of a pipe whose write end only the supervisor has; `epoch`: of the lease that it serves."""
         self.shard = shard
+        self.epoch = epoch
         self._config = config
         self._lifeline = lifeline
         self._died = died
@@ -88,6 +91,11 @@ class WorkerProcess:
         self._requests = itertools.count(1)
         self._closing: dict[int, asyncio.Future[None]] = {}
         """By request: clients that it was asked to close."""
+
+    @property
+    def exit_status(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None: it lives."""
+        return self._status
 
     @property
     def pid(self) -> int:

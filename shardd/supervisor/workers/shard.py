@@ -59,6 +59,8 @@ class Shard:
     """Whether one of its workers has taken jobs."""
     next_start: float = 0.0
     kill_at: float | None = None
+    hard_deadline: float | None = None
+    """When its worker is ended because the lease was not renewed, on `shardd.clock`; None: it was."""
     last_error: str | None = None
     journal_error: str | None = None
     """Why its worker's journal takes no entries, so nothing may be handed over; None: it does."""
@@ -99,6 +101,7 @@ class Shard:
     def spawned(self, process: WorkerProcess) -> None:
         """A worker was started."""
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
+        self.hard_deadline = None
         self.outgrows = self.worker_ending = False
         self.journal_error = None
         self.move("spawn")
@@ -115,6 +118,12 @@ class Shard:
             self.move("drain")
         self.intent = intent
         self.kill_at = now + timeout + CLOSE_GRACE
+
+    def wind_down(self, hard: float) -> None:
+        """Its lease was not renewed: its worker was told to finish, and is ended at this moment of `shardd.clock`."""
+        if self.state in (ShardState.STARTING, ShardState.RUNNING):
+            self.move("drain")
+        self.intent, self.hard_deadline = "fence", hard
 
     def died(self, how: str, *, now: float) -> None:
         """Its worker is gone."""

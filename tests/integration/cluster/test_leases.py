@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
+from shardd.clock import boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases
+from shardd.supervisor.cluster import leases as leases_module
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.plan import plan
 from tests.support.queue_rows import connect, identity
@@ -301,7 +302,7 @@ async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: D
         await drained.wait()
 
     def deadline() -> float:
-        return time.monotonic() + a.seconds_left()
+        return a.deadlines.soft
 
     await a.register()
     await a.run_cycle(slowly)
@@ -338,6 +339,38 @@ async def test_a_lost_lease_is_reported_and_taken_again_only_in_the_next_cycle(
     await a.run_cycle(drained[1])
     assert set(a.epochs) == set(range(8))
     assert not set(a.epochs.values()) & set(before.values())
+
+
+async def test_a_lost_lease_is_reported_at_once_though_the_cycle_fails_afterwards(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    """Until then the workers' clients are open beside those of another node."""
+    a = keeper(database, "a")
+    reported: list[int] = []
+    a.on_lost = reported.extend
+    await a.register()
+    await a.run_cycle(drained[1])
+    expire(dsn)
+    with connect(dsn) as connection:
+        # The renewal does not need it, and the next statement does.
+        connection.execute("ALTER TABLE shardd.nodes RENAME rival TO elsewhere")
+        with pytest.raises(DatabaseError):
+            await a.run_cycle(drained[1])
+        connection.execute("ALTER TABLE shardd.nodes RENAME elsewhere TO rival")
+    assert sorted(reported) == list(range(8))
+
+
+async def test_a_machine_that_slept_for_longer_than_its_leases_trusts_none_of_them(
+    database: Database, drained: Drained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot ask the database before it hands something over; the monotonic clock stood still meanwhile."""
+    a = keeper(database, "a")
+    await a.register()
+    await a.run_cycle(drained[1])
+    assert a.good()
+    monkeypatch.setattr(leases_module, "boot_now", lambda: boot_now() + TTL)
+    assert not a.good()
+    assert not a.known()
 
 
 async def test_a_dead_nodes_shards_go_to_the_living(dsn: str, database: Database, drained: Drained) -> None:
@@ -406,9 +439,10 @@ async def test_a_renewal_that_waits_in_the_database_counts_from_when_it_was_sent
             async with asyncio.timeout(60):
                 while watching.execute(waiting, [watching.info.dbname]).fetchone() == (0,):  # noqa: ASYNC110  # it is told by the database only
                     await asyncio.sleep(0.01)
-            waited = time.monotonic()
+            waited = boot_now()
         await turn
-    assert time.monotonic() + a.seconds_left() <= waited + TTL - 5.0
+    assert a.deadlines.soft <= waited + TTL - 5.0
+    assert a.deadlines.hard <= waited + TTL - 2.5
 
 
 async def test_nodes_must_agree_about_the_number_of_shards(database: Database, drained: Drained) -> None:

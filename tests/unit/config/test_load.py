@@ -180,7 +180,7 @@ def test_a_lease_must_outlast_two_slow_database_calls() -> None:
 @given(
     ttl=st.integers(3000, 60_000),
     renew=st.integers(500, 20_000),
-    margin=st.integers(500, 20_000),
+    margin=st.integers(1000, 20_000),
     connect=st.integers(100, 15_000),
     statement=st.integers(100, 15_000),
 )

@@ -85,6 +85,7 @@ class Rig:
         self.transport = Scripted()
         self.outcomes: list[Outcome] = []
         self.rss = 100
+        self.lease_good = True
         self.asked: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
         self.changes: list[tuple[str, str, str, float | None]] = []
@@ -101,6 +102,7 @@ class Rig:
             report=self._report,
             rss=lambda: self.rss,
             opted_out=self.opted_out,
+            may_start=lambda: self.lease_good,
             send_timeout=600.0,
         )
 
@@ -181,6 +183,19 @@ async def test_the_journal_knows_before_anybody_else(rig: Rig) -> None:
     assert (outcome.verdict, outcome.message_id, outcome.id, outcome.epoch, outcome.attempt) == ("sent", "m-1", 1, 7, 1)
     assert rig.remembered() == [outcome]
     assert rig.sender.claims() == []
+
+
+async def test_nothing_is_handed_over_once_the_lease_may_be_another_nodes(rig: Rig) -> None:
+    """Though it was claimed and prepared in time: another node may send it a moment later."""
+
+    async def prepare(_: JobSpec) -> None:
+        rig.lease_good = False
+
+    rig.transport.steps["prepare"] = prepare
+    rig.take(job())
+    assert (await rig.until_ended()).verdict == "returned"
+    assert rig.started() == set()
+    assert rig.transport.seen == [("fetch", 1), ("prepare", 1)]
 
 
 # ---- the ways to end

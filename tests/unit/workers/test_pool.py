@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from shardd import ipc
+from shardd.clock import Deadlines, boot_now
 from shardd.config import Config
 from shardd.config.load import parse_config
 from shardd.queue.settle import Claim
-from shardd.states import ShardState
+from shardd.states import DeviceState, ShardState
+from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.defects import Defects
-from shardd.supervisor.workers.messages import MessageHandlers
+from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.process import WorkerProcess
+from tests.support.queue_rows import identity
 
 HANG = 60.0
+FAR = Deadlines(boot_now() + 600.0, boot_now() + 660.0)
+PAST = Deadlines(boot_now() - 60.0, boot_now() - 30.0)
 
 
 @dataclass
@@ -28,6 +38,7 @@ class NoDispatch:
     """Nothing is sent in these tests."""
 
     up: list[tuple[int, int]] = field(default_factory=list)
+    changes: list[tuple[str, int]] = field(default_factory=list)
 
     def shard_up(self, shard: int, epoch: int) -> None:
         self.up.append((shard, epoch))
@@ -80,7 +91,7 @@ def pool(config: Config, may_settle: asyncio.Event) -> Iterator[WorkerPool]:
         handlers=MessageHandlers(
             dispatch=dispatch,  # type: ignore[arg-type]  # nothing is claimed here
             defects=Defects(),
-            device_changed=lambda *_: None,
+            device_changed=lambda message, epoch: dispatch.changes.append((message.device_id, epoch)),
             receipt=lambda _: None,
             opt_out_asked=lambda *_: None,
             arrived=lambda _: None,
@@ -88,7 +99,7 @@ def pool(config: Config, may_settle: asyncio.Event) -> Iterator[WorkerPool]:
             login_answered=lambda _: None,
             unencodable_device=lambda *_: None,
         ),
-        lease_left=lambda: 60.0,
+        deadlines=lambda: FAR,
     )
     os.close(end)
     os.close(lifeline)
@@ -206,3 +217,88 @@ async def test_a_shard_gets_no_worker_before_its_dead_one_is_settled(
             await asyncio.sleep(0.01)
     shard.process.kill()
     await end_of(shard.process)
+
+
+# ---- the deadlines
+
+
+@asynccontextmanager
+async def watched(pool: WorkerPool, deadlines: Deadlines) -> AsyncIterator[LeaseKeeper]:
+    """Shard 0 was held until these; its worker was told that it has longer."""
+    no_database: Any = None
+    keeper = LeaseKeeper(
+        no_database, node=identity("a"), incarnation=uuid4(), shards=1, ttl=600.0, margin=60.0
+    )  # fmt: skip
+    keeper._epochs[0] = 1
+    keeper.deadlines = deadlines
+    unused: Any = None
+    ownership = Ownership(
+        keeper, pool, read_devices=unused, renewed=unused, end=unused, hindered_for=unused, away_after=1.0
+    )
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(ownership.serve())
+        yield keeper
+        watching.cancel()
+
+
+async def test_a_worker_finishes_and_ends_when_the_lease_was_not_renewed(pool: WorkerPool) -> None:
+    process = await run_first(pool)
+    async with watched(pool, Deadlines(PAST.soft, FAR.hard)) as keeper:
+        await end_of(process)
+        assert keeper.epochs == {}
+    shard = pool.shards[0]
+    # In order, and through no fault of its own.
+    assert (shard.process, shard.state, shard.restarts, shard.last_error) == (None, ShardState.WAITING, 0, None)
+    assert process.exit_status == 0
+
+
+async def test_a_worker_that_hangs_is_killed_at_the_hard_deadline(pool: WorkerPool) -> None:
+    process = await run_first(pool)
+    os.kill(process.pid, signal.SIGSTOP)
+    async with watched(pool, PAST):
+        await end_of(process)
+    assert (pool.shards[0].process, pool.shards[0].state) == (None, ShardState.WAITING)
+
+
+async def test_the_kernel_ends_a_stopped_worker_at_the_deadline_that_it_was_told(pool: WorkerPool) -> None:
+    """Nothing of shardd runs: the supervisor does not look, and the worker cannot."""
+    process = await run_first(pool)
+    beat = process.beat
+    process.send(ipc.Lease(soft=FAR.soft, hard=boot_now() + 3.0))
+    async with asyncio.timeout(HANG):
+        while process.beat is beat and not process.gone.is_set():  # noqa: ASYNC110  # it reads one message after the other
+            await asyncio.sleep(0.01)
+    if not process.gone.is_set():
+        os.kill(process.pid, signal.SIGSTOP)
+    await end_of(process)
+    assert process.exit_status == -signal.SIGKILL
+
+
+async def test_a_worker_of_a_shard_that_is_given_back_still_learns_of_renewals(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is held until it is drained, which may take longer than a lease lasts."""
+    process = await run_first(pool)
+    os.kill(process.pid, signal.SIGSTOP)
+    giving = asyncio.create_task(pool.give_back(0))
+    sent: list[ipc.ToWorker] = []
+    monkeypatch.setattr(process, "send", sent.append)
+    pool.renewed({0: 2})
+    assert sent == []
+    pool.renewed({0: 1})
+    assert sent == [ipc.Lease(*FAR)]
+    process.kill()
+    async with asyncio.timeout(HANG):
+        await giving
+
+
+async def test_what_a_worker_reports_late_counts_for_the_lease_that_it_served(pool: WorkerPool) -> None:
+    """The shard may be this node's again by then, under an epoch that says nothing about what an old client heard."""
+    process = await run_first(pool)
+    shard = pool.shards[0]
+    messages = WorkerMessages(shard, process, pool._handlers, ready=lambda: None)
+    shard.epoch = 2
+    messages.received(ipc.DeviceChanged("d", DeviceState.REPLACED, "an old client"))
+    assert pool._dispatch.changes == [("d", 1)]  # type: ignore[attr-defined]
+    process.kill()
+    await end_of(process)

@@ -35,7 +35,7 @@ class LeavesAChild(WorkerProcess):
     """Dies at once; its child holds the channel, and sends one more message when the lifeline has a byte."""
 
     def __init__(self, config: Config, lifeline: int, died: Callable[[str], None]) -> None:
-        super().__init__(0, config, lifeline, died)
+        super().__init__(0, config, lifeline, died, epoch=1)
         self.dead = asyncio.Event()
 
     def _command(self, fd: int, log_fd: int) -> list[str]:

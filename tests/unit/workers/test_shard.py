@@ -35,7 +35,7 @@ def test_who_wanted_the_end(
 
 def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
     shard = Shard(0, SupervisorConfig(), epoch=1, intent="respawn", outgrows=True, worker_ending=True)
-    shard.spawned(WorkerProcess(0, None, -1, lambda _: None))  # type: ignore[arg-type]  # it is never started
+    shard.spawned(WorkerProcess(0, None, -1, lambda _: None, epoch=1))  # type: ignore[arg-type]  # it is never started
     assert (shard.dies_by_itself, shard.outgrows) == (True, False)
 
 
