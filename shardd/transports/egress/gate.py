@@ -81,6 +81,8 @@ class Egress:
         """Why this client may not dial `host` now, or None."""
         if self.closed:
             return "this client is closed"
+        if not self._gate.may_pass():
+            return "the lease of its shard is over"
         if host == self._main_host and self.dials_left <= 0:
             return "this client is not being refreshed"
         return None
@@ -91,6 +93,10 @@ class Egress:
         if self.is_main(tunnel):
             self.dials_left -= 1
             resolve(self.dialled)
+
+    def may_pass(self) -> bool:
+        """Whether bytes may still pass."""
+        return self._gate.may_pass()
 
     def left(self, tunnel: Tunnel) -> None:
         """A connection or a dial ended."""
@@ -153,6 +159,7 @@ class Tunnel:
         if self._egress.is_main(self):
             self._upstream.on_data = self._heard
         self._upstream.on_finish = self._finished
+        self._client.may_pass = self._upstream.may_pass = self._egress.may_pass
         self._client.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         join(self._client, self._upstream)
 
@@ -192,9 +199,13 @@ class Tunnel:
 class Gate:
     """The proxy; listens on a free port of the loopback interface."""
 
-    def __init__(self, *, connect_timeout: float) -> None:
-        """`connect_timeout`: seconds for a dial, including the handshake of its proxy."""
+    def __init__(self, *, connect_timeout: float, may_pass: Callable[[], bool] = lambda: True) -> None:
+        """`connect_timeout`: seconds for a dial, including the handshake of its proxy.
+
+        `may_pass`: whether bytes may still pass; tunnels are cut at the first that may not.
+        """
         self.port = 0
+        self.may_pass = may_pass
         self._connect_timeout = connect_timeout
         self._server: asyncio.Server | None = None
         self._clients: dict[str, Egress] = {}

@@ -24,6 +24,8 @@ class Side(asyncio.Protocol):
 
     def __init__(self, on_open: Callable[[Side], None] | None = None) -> None:
         self.on_data: Callable[[], None] | None = None
+        self.may_pass: Callable[[], bool] = lambda: True
+        """Asked for all data that arrives once the side is joined; if it may not pass, both sides are cut."""
         self.on_finish: Callable[[], None] | None = None
         self.on_end: Callable[[], None] | None = None
         self.ended = False
@@ -54,6 +56,10 @@ class Side(asyncio.Protocol):
         if self._peer is None:
             self._buffer += data
             self._wake()
+            return
+        if not self.may_pass():
+            self._peer.abort()
+            self.abort()
             return
         if self.on_data is not None:
             self.on_data()

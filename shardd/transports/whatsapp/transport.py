@@ -93,7 +93,7 @@ class WhatsappTransport(Transport):
         if surroundings.sessions_dsn is None:
             raise SharddError("transport 'whatsapp' has no session store")
         self._settings = settings
-        self._gate = Gate(connect_timeout=settings.connect_timeout)
+        self._gate = Gate(connect_timeout=settings.connect_timeout, may_pass=surroundings.may_pass)
         self._sessions_dsn = surroundings.sessions_dsn
         self._store = SessionStore(surroundings.store_access.pooler or self._sessions_dsn)
         self._directory = Directory()

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -273,3 +274,27 @@ def test_a_proxy_shows_no_password() -> None:
     proxy = parse_proxy("socks5h://me:secret@10.0.0.1")
     assert (proxy.scheme, proxy.host, proxy.port, proxy.user) == ("socks5", "10.0.0.1", 1080, "me")
     assert "secret" not in f"{proxy} {proxy!r}"
+
+
+async def test_once_nothing_may_pass_any_more_both_sides_are_cut_and_no_byte_leaves() -> None:
+    may_pass, arrived = True, asyncio.get_running_loop().create_future()
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            arrived.set_result(await reader.read())
+        except ConnectionResetError:
+            arrived.set_result(b"")
+
+    gate = Gate(connect_timeout=5, may_pass=lambda: may_pass)
+    await gate.start()
+    async with serving(collect) as port:
+        egress = gate.admit(MAIN, on_lost=lambda: None, dials=2)
+        _, reader, writer = await connect(egress, f"{MAIN}:{port}")
+        may_pass = False
+        writer.write(b"too late")
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert await arrived == b""
+        head, _, _ = await connect(egress, f"{MAIN}:{port}")
+        assert head.startswith("HTTP/1.1 403 ")
+    await gate.close()
