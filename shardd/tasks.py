@@ -115,15 +115,18 @@ class WakeUp:
         """Request the work; costs next to nothing."""
         self._event.set()
 
-    async def wait(self, seconds: float) -> bool:
-        """Wait until the work should begin: after `seconds`, or earlier on request. Returns whether it was requested."""
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until the work should begin: after `seconds` (None: never), or earlier on request.
+
+        Returns whether it was requested.
+        """
         loop = asyncio.get_running_loop()
         ended = loop.time()
-        deadline = ended + seconds
+        deadline = float("inf") if seconds is None else ended + seconds
         spacing = 0.0 if self._left >= 1.0 else self._spacing
         earliest = self._began + max(spacing, (1 + SHARE) * (ended - self._began)) if self._began >= 0 else ended
         await asyncio.sleep(min(earliest, deadline) - ended)
-        asked = await wait_for_event(self._event, max(0.0, deadline - loop.time()))
+        asked = await wait_for_event(self._event, None if seconds is None else max(0.0, deadline - loop.time()))
         self._event.clear()
         before, self._began = self._began, loop.time()
         if before >= 0:

@@ -52,7 +52,10 @@ class Cycle:
     claimed: list[ClaimedJob]
     """In the order of each lane."""
     advanced: list[WorkHint] = field(default_factory=list)
-    """Jobs that joined their lanes because the job before them in their order group was sent, but for those claimed at once."""
+    """Jobs that joined their lanes because the job before them in their order group was sent, but for those claimed at once.
+
+    Also those of other nodes' devices, and those of device groups: their device is empty.
+    """
 
 
 async def run_cycle(
@@ -168,7 +171,7 @@ async def _claimed_jobs(cursor: AsyncCursor[TupleRow], began: float) -> list[Cla
 async def _advanced(cursor: AsyncCursor[TupleRow], claimed: set[int]) -> list[WorkHint]:
     hint_of = picker(cursor, ("device_id", "lane", "ord", "id", "scheduled"))
     return [
-        (device, lane, (ord_, id_))
+        (device or "", lane, (ord_, id_))
         for device, lane, ord_, id_, scheduled in map(hint_of, await cursor.fetchall())
-        if device and not scheduled and id_ not in claimed
+        if not scheduled and id_ not in claimed
     ]

@@ -162,6 +162,10 @@ class Jobs(Statements):
         params = {"device_id": device_id, "after_lane": after_lane, "most": most}
         return hints(await self._database.rows(Record, "find_lanes", params))
 
+    async def announce_work(self, device_ids: Sequence[str]) -> None:
+        """Tell all nodes that there are jobs of these devices; an empty id: jobs of a device group."""
+        await self._database.execute("announce_work", {"device_ids": list(device_ids)})
+
     async def expire(self, most: int) -> int:
         """End jobs whose `expires_at` has passed; returns how many."""
         return len(await self._database.column("expire_jobs", {"most": most}))

@@ -79,6 +79,8 @@ from shardd.supervisor.scheduling.library_watch import LibraryWatch
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
 from shardd.supervisor.scheduling.visiting import Visits
+from shardd.supervisor.scheduling.work_notices import CHANNEL as NOTICES
+from shardd.supervisor.scheduling.work_notices import WorkNotices
 from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
@@ -272,15 +274,17 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         every=lambda: current.config.queue.poll_every,
     )
 
-    def listener(channel: str, wake: Callable[[], None]) -> NotificationListener:
-        return NotificationListener(
-            pools.general, channel, heard=lambda _: wake(), step=steps.add(f"listening to {channel}")
-        )
+    work_notices = WorkNotices(jobs, scheduler, steps, found=work_poller.hint, grouped=group_assigner.wake)
+    router.on_advanced = work_notices.advanced
+
+    def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:
+        return NotificationListener(pools.general, channel, heard=heard, step=steps.add(f"listening to {channel}"))
 
     listeners = (
-        listener("shardd_jobs", work_poller.poll),
-        listener("shardd_devices", device_sync.wake),
-        listener("shardd_campaigns", campaign_sync.wake),
+        listener("shardd_jobs", lambda _: work_poller.poll()),
+        listener("shardd_devices", lambda _: device_sync.wake()),
+        listener("shardd_campaigns", lambda _: campaign_sync.wake()),
+        listener(NOTICES, work_notices.heard),
     )
 
     # What comes back
@@ -469,6 +473,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         campaign_sync,
         library_watch,
         *listeners,
+        work_notices,
         group_assigner,
         state_watch,
         reload,

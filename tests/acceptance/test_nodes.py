@@ -257,3 +257,28 @@ async def test_a_claim_that_appears_after_its_node_has_stopped_is_sent_by_anothe
     await two.until(lambda _: producer.states() == {"queued": 4})
     producer.execute("UPDATE shardd.devices SET paused_at = NULL")
     assert await producer.until_finished(two, 4) == {"sent": 4}
+
+
+async def test_an_order_group_that_changes_nodes_goes_on_without_a_scan(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    seldom = {"poll_every": "1m", "scan_every": "10m"}
+    one, two = (node_on(make_daemon, dsn, node=name, queue=seldom) for name in ("one", "two"))
+    producer.add_devices(20)
+    producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('team')")
+    producer.execute("INSERT INTO shardd.device_group_members SELECT 'team', id FROM shardd.devices")
+    await one.start()
+    await two.start()
+    for node in (one, two):
+        await node.until(lambda s: [shard["state"] for shard in s["shards"]].count("running") == 1)
+    # Each device in turn, on whichever node it is; every fourth job goes to whichever device has room.
+    producer.execute(
+        "INSERT INTO shardd.jobs (device_id, device_group, recipient, body, order_group) "
+        "SELECT CASE WHEN mod(n, 4) > 0 THEN d.id END, CASE WHEN mod(n, 4) = 0 THEN 'team' END, '+49151' || 1000000 + n, "
+        "n::text, 'steps' FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM shardd.devices) d ORDER BY d.n"
+    )
+    assert await producer.until_finished(one, 20) == {"sent": 20}
+    assert one.messages(), "all devices were of one node"
+    assert two.messages(), "all devices were of one node"
+    messages = sorted((*one.messages(), *two.messages()), key=lambda message: message["at"])
+    assert [int(message["body"]) for message in messages] == list(range(1, 21))

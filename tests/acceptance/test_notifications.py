@@ -16,7 +16,7 @@ from psycopg import sql
 from tests.fixtures.postgres import Cluster
 from tests.support.daemon import Daemon, Producer
 
-CHANNELS = ("shardd_jobs", "shardd_devices", "shardd_campaigns", "shardd_events", "shardd_webhooks")
+CHANNELS = ("shardd_jobs", "shardd_devices", "shardd_campaigns", "shardd_work", "shardd_events", "shardd_webhooks")
 FIRST = -(2**63)
 
 

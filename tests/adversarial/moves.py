@@ -191,7 +191,15 @@ def _copies(rows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Move]:
 
 # ---- notifications
 
-_CHANNELS: Final = ("shardd_jobs", "shardd_devices", "shardd_campaigns", "shardd_events", "shardd_producers", "other")
+_CHANNELS: Final = (
+    "shardd_jobs",
+    "shardd_devices",
+    "shardd_campaigns",
+    "shardd_work",
+    "shardd_events",
+    "shardd_producers",
+    "other",
+)
 
 
 def _notifications(devices: Sequence[str]) -> st.SearchStrategy[Move]:

@@ -119,6 +119,10 @@ UPDATE shardd.jobs j
         WHERE a.producer = names.producer AND a.order_group = names.name AND a.state <> 'sent' AND a.id < first.id OFFSET 0)
 RETURNING j.device_id, j.lane, j.ord, j.id, j.scheduled;
 
+-- name: announce_work
+-- Tells all nodes that there is a job for each of these devices, or of a device group (an empty id).
+SELECT shardd.announce('shardd_work', device_id) FROM unnest(%(device_ids)s::text[]) AS e(device_id);
+
 -- name: held_order_groups
 -- Up to `most` order groups in which a job is held, after the group `after_group` of `after_producer`; and whether none of their jobs is in
 -- a lane (`stuck`), because `advance_order_groups` could not see it when the job before was settled, or because of what an operator did.

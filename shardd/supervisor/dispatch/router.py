@@ -22,7 +22,7 @@ from shardd.errors import DatabaseError, ErrorClass
 from shardd.ipc import ClaimKey, Outcome
 from shardd.logs import get_logger
 from shardd.queue.jobs import Jobs
-from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, count_sends
+from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, WorkHint, count_sends
 from shardd.queue.settle import Claim, JobBackoff, Release, resolve, settle
 from shardd.states import Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_accepted
@@ -95,6 +95,8 @@ class Router(Service):
         self.lost_claims = (0, float("-inf"))
         """How many claims that no worker had were returned to the queue the last time, and when (monotonic)."""
         self._failures = 0
+        self.on_advanced: Callable[[list[WorkHint]], None] = lambda _: None
+        """Called with the jobs that joined their lanes, whoever has to send them."""
         self._wake = asyncio.Event()
         self._settled = asyncio.Condition()
         self._claiming = True
@@ -252,6 +254,8 @@ class Router(Service):
         self._scheduler.claimed(requests, cycle.claimed, now)
         for device_id, lane, position in cycle.advanced:
             self._scheduler.hint(device_id, lane, position, now)
+        if cycle.advanced:
+            self.on_advanced(cycle.advanced)
         await self._dispatch(cycle.claimed, began)
         if batch:
             await self._finish([ended for ended in batch if ended.claim.id in cycle.settled])

@@ -19,7 +19,7 @@ from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_queue import Lane
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.services import Service, Step
-from shardd.tasks import SHARE
+from shardd.tasks import SHARE, WakeUp
 
 log = get_logger(__name__)
 
@@ -33,6 +33,8 @@ MEMBERS_EVERY: Final = 2.0
 POOLS_MOST: Final = 100
 """Lanes of groups that one round handles; the next round continues after them."""
 FIRST_POOL: Final = ("", "")
+SPACING: Final = 0.05
+"""Seconds between rounds that were asked for."""
 TAKE_BACK_MOST: Final = 2000
 SLACK: Final = 50
 """Jobs that are read beyond the available room, for recipients who know a device."""
@@ -85,6 +87,11 @@ class GroupAssigner(Service):
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
         self._members_read_at = float("-inf")
         self._after = FIRST_POOL
+        self._wake = WakeUp(SPACING)
+
+    def wake(self) -> None:
+        """A job may be waiting: begin the next round soon."""
+        self._wake.set()
 
     async def serve(self) -> None:
         """Assign until cancelled."""
@@ -93,7 +100,7 @@ class GroupAssigner(Service):
             with self._step:
                 busy = await self._round(began)
             pause = 0.01 if busy else self._step.pause(self._every())
-            await asyncio.sleep(max(pause, SHARE * (time.monotonic() - began)))
+            await self._wake.wait(max(pause, SHARE * (time.monotonic() - began)))
 
     async def _round(self, now: float) -> bool:
         """Returns whether a device without a gap got work, and may soon need more."""

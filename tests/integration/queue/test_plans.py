@@ -100,7 +100,7 @@ HOT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WHOLE_TABLE = {"claims_of_incarnation", "old_claims", "orphaned_claims"}
 """No index names the columns of a claim, so that claiming stays cheap: these read every live job, and run seldom."""
-NO_TABLE = {"prepare_archive", "begin_cycle", "commit_cycle"}
+NO_TABLE = {"prepare_archive", "announce_work", "begin_cycle", "commit_cycle"}
 
 FILL = """
 INSERT INTO shardd.devices (id, transport) SELECT 'd' || n, 'sandbox' FROM generate_series(1, 500) n;

@@ -99,8 +99,8 @@ class MemoryQueue:
                     following.held = False
                     if following.due_at is not None and following.due_at <= self.wall:
                         following.due_at = None
-                    if following.device is not None and following.due_at is None:
-                        advanced.append((following.device, following.lane, following.place))
+                    if following.due_at is None:
+                        advanced.append((following.device or "", following.lane, following.place))
         taken = [one for ask in asks for one in self._claim(ask)]
         taken.sort(key=lambda one: (one.claim.ord, one.claim.id))
         claimed = {one.claim.id for one in taken}

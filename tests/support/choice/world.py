@@ -182,12 +182,13 @@ class World:
         found = {ask.device_id: bool(self.queue.claimable(ask)) for ask in requests}
         self.cycle = cycle = await self.queue.cycle(self._settlement(batch), requests)
         assert {claim.id for claim, _, _ in batch} == cycle.settled
-        self.referee.hinted |= set(cycle.advanced)
+        hinted = {hint for hint in cycle.advanced if hint[0]}
+        self.referee.hinted |= hinted
         for job in cycle.claimed:
             claim = job.claim
             self.book.takes.append(Take(claim.device_id, claim.campaign, self.weights.get(claim.campaign, 1.0)))
             self.referee.see_taken(job, self.wall)
-        self.referee.hinted -= set(cycle.advanced)
+        self.referee.hinted -= hinted
         for ask in requests:
             taken = any((job.claim.device_id, job.claim.lane) == (ask.device_id, ask.lane) for job in cycle.claimed)
             assert taken or not found[ask.device_id], "a claim that found nothing"

@@ -1,0 +1,101 @@
+"""Jobs that this node lets into their lanes, and another node has to send: it is told, and need not wait for its next scan.
+
+A job of an order group joins its lane when the one before it was sent, and its device may be another node's; a job of a device
+group may go to any node. The notice is a hint, as every notification: who hears it reads the table, and the scan finds the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from shardd.queue.jobs import Jobs
+from shardd.queue.records import WorkHint
+from shardd.supervisor.scheduling.scheduler import Scheduler
+from shardd.supervisor.services import Service, Step, Steps
+from shardd.tasks import WakeUp, run_together
+
+CHANNEL: Final = "shardd_work"
+ANY_DEVICE: Final = ""
+"""The notice of a job that has no device yet."""
+LANES_MOST: Final = 2000
+"""Lanes of a device that are read after a notice."""
+DEVICES_MOST: Final = 1000
+"""Devices that may wait to be announced or read; the scan finds the jobs of further ones."""
+SPACING: Final = 0.02
+"""Seconds between announcements, and between readings: each notice locks the server's queue of notifications until its commit."""
+
+
+class _Bundles:
+    """Devices that something is to be done with, many at a time."""
+
+    def __init__(self, work: Callable[[list[str]], Awaitable[None]], step: Step) -> None:
+        self._work = work
+        self._step = step
+        self._waiting: set[str] = set()
+        self._wake = WakeUp(SPACING)
+
+    def add(self, device_id: str) -> None:
+        if len(self._waiting) < DEVICES_MOST:
+            self._waiting.add(device_id)
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait(None)
+            devices, self._waiting = self._waiting, set()
+            with self._step:
+                await self._work(sorted(devices))
+            if self._step.error is not None:
+                self._waiting |= devices
+                await asyncio.sleep(self._step.pause(SPACING))
+                self._wake.set()
+
+
+class WorkNotices(Service):
+    """Sends the notices of this node, and reads what the others' notices name."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        scheduler: Scheduler,
+        steps: Steps,
+        *,
+        found: Callable[[list[WorkHint]], None],
+        grouped: Callable[[], None],
+    ) -> None:
+        """`found` gets the jobs of named devices; `grouped` is called when a job of a device group may be waiting."""
+        self._jobs = jobs
+        self._scheduler = scheduler
+        self._found = found
+        self._grouped = grouped
+        self._to_tell = _Bundles(jobs.announce_work, steps.add("telling other nodes of their jobs"))
+        self._to_read = _Bundles(self._read, steps.add("reading jobs that other nodes told of"))
+
+    def advanced(self, hints: list[WorkHint]) -> None:
+        """Jobs that joined their lanes: tell other nodes of those that this node may not send."""
+        for device_id, _, _ in hints:
+            if device_id == ANY_DEVICE:
+                self._grouped()
+            if not self._is_ours(device_id):
+                self._to_tell.add(device_id)
+
+    def heard(self, text: str) -> None:
+        """A notification: the id of a device, or an empty text."""
+        if text == ANY_DEVICE:
+            self._grouped()
+        elif self._is_ours(text):
+            self._to_read.add(text)
+
+    async def serve(self) -> None:
+        """Tell and read, side by side."""
+        await run_together(self._to_tell.run(), self._to_read.run())
+
+    def _is_ours(self, device_id: str) -> bool:
+        queue = self._scheduler.queues.get(device_id)
+        return queue is not None and self._scheduler.is_up(queue)
+
+    async def _read(self, devices: list[str]) -> None:
+        for device_id in devices:
+            self._found(await self._jobs.find_lanes(device_id, "", LANES_MOST))
