@@ -136,9 +136,9 @@ class Leases:
         epoch: int | None = await self._database.value("take_lease", params)
         return epoch
 
-    async def release(self, epochs: Sequence[int], drained: Sequence[int]) -> None:
-        """Release leases; `drained`: the epochs under which nothing is in flight any more."""
-        params = {"id": self._who["id"], "epochs": list(epochs), "drained": list(drained)}
+    async def release(self, epochs: Sequence[int], drained: Sequence[int], *, leaving: bool = False) -> None:
+        """Release leases; `drained`: the epochs under which nothing is in flight any more; `leaving`: this node stops."""
+        params = {**self._who, "epochs": list(epochs), "drained": list(drained), "leaving": leaving}
         await self._database.execute("release_leases", params)
 
     async def forget(self) -> None:

@@ -44,6 +44,7 @@ from shardd.supervisor.admin.node import Node, SystemdReporter
 from shardd.supervisor.cluster import cleanup, upkeep
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
+from shardd.supervisor.cluster.renewal import Renewal
 from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
 from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.session_pool import SessionPool
@@ -277,16 +278,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     work_notices = WorkNotices(jobs, scheduler, steps, found=work_poller.hint, grouped=group_assigner.wake)
     router.on_advanced = work_notices.advanced
 
-    def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:
-        return NotificationListener(pools.general, channel, heard=heard, step=steps.add(f"listening to {channel}"))
-
-    listeners = (
-        listener("shardd_jobs", lambda _: work_poller.poll()),
-        listener("shardd_devices", lambda _: device_sync.wake()),
-        listener("shardd_campaigns", lambda _: campaign_sync.wake()),
-        listener(NOTICES, work_notices.heard),
-    )
-
     # What comes back
     receipts = Receipts(jobs, ReceiptSpool(config.state_dir))
     unattributed = UnattributedReports()
@@ -336,6 +327,8 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         deadlines=lambda: keeper.deadlines,
     )
     keeper.on_renewed = workers.renewed
+    keeper.before_release = device_sync.write_states
+    workers.released = keeper.release
     opt_outs.on_heard = workers.opted_out
     keeper.drained = router.drained
     state_watch = StateWatch(lock, lambda: workers.shards, router.wake)
@@ -347,6 +340,19 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         end=end,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
+    )
+
+    renewal = Renewal(steps.add("renewing the leases"), ownership.renew, every=config.lease.renew_every, due=keeper.due)
+
+    def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:
+        return NotificationListener(pools.general, channel, heard=heard, step=steps.add(f"listening to {channel}"))
+
+    listeners = (
+        listener("shardd_jobs", lambda _: work_poller.poll()),
+        listener("shardd_devices", lambda _: device_sync.wake()),
+        listener("shardd_campaigns", lambda _: campaign_sync.wake()),
+        listener("shardd_leases", lambda _: renewal.wake()),
+        listener(NOTICES, work_notices.heard),
     )
 
     # Start, status, reload
@@ -418,7 +424,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     seldom = partial(Periodic, steps, share=upkeep.SELDOM)
     renew_every = config.lease.renew_every
     periodic = [
-        Periodic(steps, "renewing the leases", ownership.renew, every=renew_every, first=renew_every),
         Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
         Periodic(steps, "recording what lanes wait for", lane_waits.record, every=LANE_WAITS_EVERY),
@@ -458,6 +463,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         control,
         session_pool,
         ownership,
+        renewal,
         *periodic,
         router,
         webhooks,

@@ -168,6 +168,7 @@ class Supervisor:
         self._notifier.stopping("draining")
         log.info("stopping", action="stop")
         self._composition.node.router.stop_claiming()
+        self._composition.node.keeper.leave()
 
     def _end(self, error: SharddError) -> None:
         """End in order, with this error."""

@@ -45,7 +45,7 @@ class TakeOver:
         # Again, with what recovery has counted.
         await self.device_sync.sync()
         await self.campaign_sync.sync()
-        self.workers.leases(self.keeper.epochs)
+        self.workers.leases(self.keeper.serving)
 
     async def retry(self) -> None:
         """Try again to settle what could not be settled. Raises DatabaseError."""

@@ -36,6 +36,11 @@ def deliveries(*daemons: Daemon) -> Counter[int]:
     return Counter(message["job"] for daemon in daemons for message in daemon.messages())
 
 
+def served_by(status: dict[str, Any]) -> list[int]:
+    """The shards of which a node has a worker that takes jobs."""
+    return [number for number, shard in enumerate(status["shards"]) if shard["state"] == "running"]
+
+
 async def refusal(daemon: Daemon) -> str:
     """Start a daemon that is to be refused; returns why."""
     await daemon.start(wait=False)
@@ -134,6 +139,28 @@ async def test_a_supervisor_that_was_silent_ends_when_another_took_over_as_its_n
     producer.add_jobs(80, 8)
     assert await producer.until_finished(copy, 80) == {"sent": 80}
     assert set(deliveries(one, copy).values()) == {1}
+
+
+async def test_a_stop_gives_each_shard_away_as_soon_as_its_worker_is_gone(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    """While a shard is still being drained, others of the node have moved: by notification, long before anybody would look."""
+    config = {"shards": 4, "lease": {"ttl": "1h", "renew_every": "5m"}, "supervisor": {"drain_timeout": "10m"}}
+    one = make_daemon(node="one", transports={"sandbox": {"latency_min": "30s", "latency_max": "30s"}}, **config)
+    producer.add_devices(1)
+    producer.add_jobs(1, 1)
+    await one.start()
+    await one.until(lambda s: s["totals"]["in_flight"] == 1)
+    two = make_daemon(node="two", **config)
+    await two.start()
+    assert not served_by(await two.status())
+    one.kill(signal.SIGTERM)
+    await two.until(lambda s: len(served_by(s)) == 3)
+    assert (await one.status())["totals"]["in_flight"] == 1
+    one.kill(signal.SIGTERM)  # do not wait for the last one
+    assert await one.wait_end() == 0
+    await two.until(lambda s: len(served_by(s)) == 4)
+    assert await producer.until_finished(two, 1) == {"in_doubt": 1}
 
 
 async def test_what_a_lost_node_never_handed_over_is_queued_again_when_its_folder_is_back_under_any_name(

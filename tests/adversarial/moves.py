@@ -195,6 +195,7 @@ _CHANNELS: Final = (
     "shardd_jobs",
     "shardd_devices",
     "shardd_campaigns",
+    "shardd_leases",
     "shardd_work",
     "shardd_events",
     "shardd_producers",

@@ -101,6 +101,7 @@ CREATE TABLE shardd.nodes (
     seen_at     timestamptz NOT NULL DEFAULT now(),
     pid         integer,                   -- of its supervisor, on its own host
     away_since  timestamptz,               -- alive, but serving nothing since then, because its state folder is gone; NULL: serving
+    leaving_at  timestamptz,               -- it stops: it takes no shards any more, and gives back those that it has, one by one
     host        text NOT NULL DEFAULT '',  -- where it runs, in words: not an identity, because copies of a machine share its name
     state_dir   text NOT NULL DEFAULT '',
     place       text,                      -- the lock of its state folder, in one run of a kernel; NULL: unknown. Who holds that lock now
@@ -145,6 +146,16 @@ CREATE TRIGGER announce_devices AFTER INSERT OR UPDATE OR DELETE ON shardd.devic
 
 CREATE TRIGGER announce_members AFTER INSERT OR UPDATE OR DELETE ON shardd.device_group_members
     FOR EACH ROW EXECUTE FUNCTION shardd.announce_devices();
+
+CREATE FUNCTION shardd.announce_leases() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM shardd.announce('shardd_leases');
+    RETURN NULL;
+END $$;
+
+-- A shard is free: another node need not wait until it looks again.
+CREATE TRIGGER announce_leases AFTER DELETE ON shardd.leases
+    FOR EACH ROW EXECUTE FUNCTION shardd.announce_leases();
 
 -- Checks a device's settings for classes of jobs.
 CREATE FUNCTION shardd.check_classes(classes jsonb) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -9,15 +9,15 @@ VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(h
 ON CONFLICT (id) DO UPDATE SET
     name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
     host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
-    away_since = NULL, rival = NULL, rival_at = NULL
+    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL
  WHERE n.incarnation = EXCLUDED.incarnation OR n.place = EXCLUDED.place
     OR (n.seen_at <= now() - make_interval(secs => %(ttl)s)
         AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()))
 RETURNING id;
 
 -- name: live_nodes
--- Every node that was seen within `ttl` seconds, and whether it serves shards; `rival_age` in seconds.
-SELECT id, name, incarnation, shards, away_since IS NULL AS serves, coalesce(pid, 0) AS pid, host, state_dir, place, seen_at,
+-- Every node that was seen within `ttl` seconds, and whether it takes shards; `rival_age` in seconds.
+SELECT id, name, incarnation, shards, away_since IS NULL AND leaving_at IS NULL AS serves, coalesce(pid, 0) AS pid, host, state_dir, place, seen_at,
        rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name, id;
 
@@ -73,9 +73,12 @@ ON CONFLICT (shard) DO UPDATE SET epoch = EXCLUDED.epoch, node_id = EXCLUDED.nod
 RETURNING epoch;
 
 -- name: release_leases
--- Releases a node's shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in flight.
+-- Releases a node's shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in
+-- flight. `leaving`: the node stops, so the others share without it from the same moment on.
 WITH drained AS (
     UPDATE shardd.epochs SET drained_at = now() WHERE epoch = ANY (%(drained)s::bigint[])
+), leaving AS (
+    UPDATE shardd.nodes SET leaving_at = coalesce(leaving_at, now()) WHERE %(leaving)s AND id = %(id)s AND incarnation = %(incarnation)s
 )
 DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s RETURNING shard;
 

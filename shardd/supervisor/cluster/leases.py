@@ -28,11 +28,10 @@ from shardd.queue.database import Database
 from shardd.queue.leases import Lease, Leases, Node, NodeIdentity, describe
 from shardd.supervisor.cluster.plan import plan
 from shardd.supervisor.problems import Problem, ProblemKind
+from shardd.tasks import end_tasks
 
 log = get_logger(__name__)
 
-RENEWALS: Final = 5
-"""How often leases are renewed within their duration while shards are given back."""
 WAIT_STEP: Final = 1.0
 """Seconds between checks whether an earlier incarnation is still alive."""
 RIVAL_SHOWN: Final = 300.0
@@ -43,6 +42,10 @@ COPIED: Final = (
     "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
     "incarnations and journal/ in the copy, and give it a `node` of its own"
 )
+
+
+async def _nothing() -> None:
+    pass
 
 
 class LeaseKeeper:
@@ -68,13 +71,18 @@ class LeaseKeeper:
         self.deadlines = Deadlines(0.0, 0.0)
         """Until when what it holds is good; on `shardd.clock`."""
         self._away = False
+        self._leaving = False
+        self._free_at = float("inf")
+        self._moving: dict[int, asyncio.Task[None]] = {}
         self._nodes: list[Node] = []  # alive when the leases were last renewed
         self.displaced_by: str | None = None
         """The supervisor that took over as this node while this one was silent; None: there is none."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
         self.on_lost: Callable[[set[int]], None] = lambda _: None
-        """Called with shards whose leases turned out to be another node's, or to have run out."""
+        """Called at once with shards whose leases turned out to be another node's, or to have run out."""
+        self.before_release: Callable[[], Awaitable[None]] = _nothing
+        """Writes what only the holder of a lease may write. Raises DatabaseError."""
         self.drained: Callable[[list[int]], list[int]] = lambda _: []
         """Which of these epochs have nothing in flight or unsettled any more."""
 
@@ -82,6 +90,24 @@ class LeaseKeeper:
     def epochs(self) -> dict[int, int]:
         """Shard → epoch of what this node holds."""
         return dict(self._epochs)
+
+    @property
+    def serving(self) -> dict[int, int]:
+        """Shard → epoch of what it holds and keeps."""
+        return {shard: epoch for shard, epoch in self._epochs.items() if shard not in self._moving}
+
+    @property
+    def moving(self) -> dict[int, asyncio.Task[None]]:
+        """Shards that are being given back; each task ends with the lease."""
+        return dict(self._moving)
+
+    def due(self) -> float:
+        """Seconds until the earliest moment at which a lease of another node may have expired."""
+        return self._free_at - boot_now()
+
+    def leave(self) -> None:
+        """This node stops: it takes nothing any more, and shards go back by `release`."""
+        self._leaving = True
 
     def good(self) -> bool:
         """Whether this node certainly holds its leases at this moment."""
@@ -147,23 +173,29 @@ class LeaseKeeper:
     async def run_cycle(
         self, give_back: Callable[[int], Awaitable[None]], *, may_take: bool = True, away: bool = False
     ) -> set[int]:
-        """Renew, take and give back; returns the shards that were lost. Raises DatabaseError: then nothing is known.
+        """Renew, take, and begin to give back; returns the shards that were lost. Raises DatabaseError: then nothing is known.
 
         `give_back` drains a shard that another node should have, before its lease is released. That may take longer than a
-        lease lasts, so the others are renewed meanwhile. `may_take`: whether new shards may be taken. `away`: give all shards
-        back, for the other nodes.
+        lease lasts, so it goes on in a task of its own (`moving`). `may_take`: whether new shards may be taken. `away`: give all
+        shards back, for the other nodes.
         """
         self._away = away
         lost = await self._renew()
         self._nodes = await self._leases.live_nodes()
         held = await self._leases.held()
+        others = {lease.shard: lease.seconds_left for lease in held if lease.node_id != self._node.id}
+        self._free_at = boot_now() + min(others.values(), default=float("inf"))
+        if self._leaving:
+            return lost
         wanted = set() if away else self._wanted(held)
         if not may_take:
             wanted &= self._epochs.keys()
-        if surplus := self._epochs.keys() - wanted:
-            lost |= await self._give_back(surplus, give_back)
-        others = {lease.shard for lease in held if lease.node_id != self._node.id}
-        for shard in sorted(wanted - self._epochs.keys() - lost - others):
+        for shard in sorted(self._epochs.keys() - wanted - self._moving.keys()):
+            log.info("shard goes to another node", action="lease", shard=shard)
+            self._moving[shard] = asyncio.create_task(self._move(shard, give_back(shard)))
+        for shard in sorted(wanted - self._epochs.keys() - lost - others.keys()):
+            if self._leaving:
+                break
             epoch = await self._leases.take(shard)
             if epoch is not None:
                 self._epochs[shard] = epoch
@@ -176,11 +208,24 @@ class LeaseKeeper:
         self._epochs.clear()
         return held
 
+    async def release(self, shard: int) -> None:
+        """Release a shard that has no worker any more, and nothing in flight; nothing happens if it is not held."""
+        try:
+            await self.before_release()
+            # From here on it is not renewed, whether the answer arrives or not: another node may have it.
+            epoch = self._epochs.pop(shard, None)
+            if epoch is not None:
+                await self._leases.release([epoch], self.drained([epoch]), leaving=self._leaving)
+                log.info("shard given back", action="lease", shard=shard, epoch=epoch)
+        except DatabaseError as error:
+            log.warning("lease not given back; it expires", action="lease", shard=shard, error=str(error))
+
     async def give_up(self) -> None:
         """Give all leases back at an orderly stop."""
+        await end_tasks(self._moving.values())
         epochs = list(self._epochs.values())
         try:
-            await self._leases.release(epochs, self.drained(epochs))
+            await self._leases.release(epochs, self.drained(epochs), leaving=True)
             await self._leases.forget()
         except DatabaseError as error:
             log.warning("leases not given back; they expire", action="lease", error=str(error))
@@ -205,30 +250,14 @@ class LeaseKeeper:
         self.on_renewed(self.epochs)
         return lost
 
-    async def _give_back(self, shards: Iterable[int], drain: Callable[[int], Awaitable[None]]) -> set[int]:
-        """Give these back concurrently; returns the shards that were lost meanwhile."""
-        lost: set[int] = set()
-        going = asyncio.gather(*(self._hand_over(shard, drain) for shard in sorted(shards)))
+    async def _move(self, shard: int, drained: Awaitable[None]) -> None:
         try:
-            while not going.done():
-                await asyncio.wait([going], timeout=(self._ttl - self._margin) / RENEWALS)
-                try:
-                    lost |= await self._renew()
-                except DatabaseError as error:
-                    log.warning(
-                        "leases not renewed", action="lease", left=round(self.seconds_left(), 1), error=str(error)
-                    )
+            await drained
+            await self.release(shard)
+        except Exception as error:  # a defect: the shard is held, and given back again at the next renewal
+            log.critical("a shard could not be given back", action="defect", shard=shard, exc_info=error)
         finally:
-            going.cancel()
-        await going
-        return lost
-
-    async def _hand_over(self, shard: int, drain: Callable[[int], Awaitable[None]]) -> None:
-        log.info("shard goes to another node", action="lease", shard=shard)
-        await drain(shard)
-        epoch = self._epochs.pop(shard, None)
-        if epoch is not None:
-            await self._leases.release([epoch], self.drained([epoch]))
+            del self._moving[shard]
 
     def _wanted(self, held: Iterable[Lease]) -> set[int]:
         ids = [node.id for node in self._nodes if node.serves]

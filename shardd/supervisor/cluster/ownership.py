@@ -49,7 +49,7 @@ class Ownership(Service):
         self._away_after = away_after
 
     async def serve(self) -> None:
-        """Watch the deadlines; a `Periodic` calls `renew`."""
+        """Watch the deadlines; `Renewal` calls `renew`."""
         while True:
             if self._keeper.epochs and not self._keeper.good():
                 self._workers.wind_down(self._keeper.drop_all(), self._keeper.deadlines)
@@ -72,7 +72,7 @@ class Ownership(Service):
             self._workers.fence(self._keeper.drop_all())
             self._end(AlreadyRunningError(self._keeper.displacement()))
             return
-        epochs = self._keeper.epochs
+        epochs = self._keeper.serving
         kept = {
             shard.index: shard.epoch
             for shard in self._workers.shards
@@ -82,7 +82,7 @@ class Ownership(Service):
             # Until a moment ago another node sent for the new ones, which counts for gaps and limits. Fencing is not delayed.
             self._workers.leases(kept)
             await self._read_devices()
-        self._workers.leases(self._keeper.epochs)
+        self._workers.leases(self._keeper.serving)
         self._renewed()
 
     async def close(self) -> None:

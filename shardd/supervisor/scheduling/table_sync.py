@@ -129,13 +129,20 @@ class DeviceSync(TableSync):
         self._unwritten[change.device_id] = change
         self.wake()
 
+    async def write_states(self) -> None:
+        """Write the states that were reported under a lease, which must be held still. Raises DatabaseError."""
+        async with self._reading:
+            await self._write_states()
+
+    async def _write_states(self) -> None:
+        if written := dict(self._unwritten):
+            await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
+            self._unwritten = {i: change for i, change in self._unwritten.items() if written.get(i) is not change}
+
     async def sync(self) -> None:
         """Write the reported states, then read every device. Raises DatabaseError."""
         async with self._reading:  # an older picture must not replace a newer one
-            written = dict(self._unwritten)
-            if written:
-                await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
-                self._unwritten = {i: change for i, change in self._unwritten.items() if written.get(i) is not change}
+            await self._write_states()
             if waits := dict(self._waits):
                 now = time.time()
                 await self._devices.back_off(

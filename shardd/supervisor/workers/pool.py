@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +34,10 @@ log = get_logger(__name__)
 
 TICK: Final = 0.1
 """Seconds between checks of the workers."""
+
+
+async def _keep(_: int) -> None:
+    """No other node waits for the shard."""
 
 
 class WorkerPool(Service):
@@ -67,6 +71,8 @@ class WorkerPool(Service):
         self.shards = [Shard(index, config.supervisor) for index in range(config.shards)]
         self.ticked_at = 0.0
         """When the workers were last checked, on the monotonic clock."""
+        self.released: Callable[[int], Awaitable[None]] = _keep
+        """Called at a stop with each shard whose worker is gone and settled, as soon as it is."""
         self._last_spawn = 0.0
         self._stopping = False
         self._drain_now = False
@@ -164,11 +170,11 @@ class WorkerPool(Service):
                 shard.process.kill()
         self._notify()
 
-    async def give_back(self, index: int) -> None:
-        """Drain a shard whose lease goes to another node."""
-        # It gets no new worker, not even between the end of this one and the end of the lease.
+    def give_back(self, index: int) -> Coroutine[Any, Any, None]:
+        """Drain a shard whose lease goes to another node: begins when it is awaited."""
+        # From this moment on it gets no new worker, not even between the end of this one and the end of the lease.
         self.shards[index].epoch = None
-        await self._drain(self.shards[index], "fence")
+        return self._drain(self.shards[index], "fence")
 
     async def drain(self, index: int) -> None:
         """Drain a shard for an operator; it stays down until `restart`. Raises UsageError."""
@@ -214,11 +220,16 @@ class WorkerPool(Service):
         """Drain all; returns when no worker is left and what they had in flight is settled or in a journal."""
         self._stopping = True
         self._notify()
-        await asyncio.gather(*(self._drain(shard, "stop") for shard in self.shards))
+        await asyncio.gather(*(self._stop_shard(shard) for shard in self.shards))
         for shard in self.shards:
             if shard.state is not ShardState.STOPPED:
                 shard.move("stop")
         await super().stop()
+
+    async def _stop_shard(self, shard: Shard) -> None:
+        await self._drain(shard, "stop")
+        if shard.clean and shard.process is None:
+            await self.released(shard.index)
 
     async def close(self) -> None:
         """End what still waits."""

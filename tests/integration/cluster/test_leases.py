@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -16,6 +17,9 @@ from shardd.queue.leases import Leases
 from shardd.supervisor.cluster import leases as leases_module
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.plan import plan
+from shardd.supervisor.cluster.renewal import Renewal
+from shardd.supervisor.notifications import NotificationListener
+from shardd.supervisor.services import Step
 from tests.support.queue_rows import connect, identity
 
 TTL = 600.0
@@ -239,16 +243,23 @@ def keeper(database: Database, node: str, *, shards: int = 8, ttl: float = TTL, 
     return LeaseKeeper(database, node=identity(node), incarnation=uuid4(), shards=shards, ttl=ttl, margin=margin)
 
 
+async def cycle(node: LeaseKeeper, drained: Drained) -> set[int]:
+    """One cycle, and the end of what it began to give back."""
+    lost = await node.run_cycle(drained[1])
+    await asyncio.gather(*node.moving.values())
+    return lost
+
+
 async def test_a_single_node_takes_every_shard(dsn: str, database: Database, drained: Drained) -> None:
     a = keeper(database, "a")
     assert not a.good()
     await a.register()
-    assert await a.run_cycle(drained[1]) == set()
+    assert await cycle(a, drained) == set()
     assert set(a.epochs) == set(range(8))
     assert a.good()
     assert TTL - 5.0 >= a.seconds_left() > TTL - 65.0
     before = a.epochs
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     assert a.epochs == before
     assert drained[0] == []
 
@@ -256,14 +267,14 @@ async def test_a_single_node_takes_every_shard(dsn: str, database: Database, dra
 async def test_two_nodes_share_evenly(dsn: str, database: Database, drained: Drained) -> None:
     a, b = keeper(database, "a"), keeper(database, "b")
     await a.register()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     await b.register()
-    await b.run_cycle(drained[1])
+    await cycle(b, drained)
     assert b.epochs == {}  # a has not given anything back yet
     wanted = plan(8, ["a", "b"], dict.fromkeys(range(8), "a"))
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     assert sorted(drained[0]) == [shard for shard, node in sorted(wanted.items()) if node == "b"]
-    await b.run_cycle(drained[1])
+    await cycle(b, drained)
     assert holders(dsn) == wanted
     assert set(a.epochs) | set(b.epochs) == set(range(8))
     assert len(a.epochs) == len(b.epochs) == 4
@@ -278,7 +289,7 @@ async def test_nodes_that_join_and_leave_keep_the_shares_even_and_move_no_more_t
         await nodes[name].register()
         for _ in range(2):  # the first to give back, the second to take
             for each in list(nodes.values())[:number]:
-                await each.run_cycle(drained[1])
+                await cycle(each, drained)
         assert set(holders(dsn)) == set(range(7))
         assert {holder for shard, holder in holders(dsn).items() if before.get(shard) != holder} == {name}
         assert sorted(len(node.epochs) for node in nodes.values())[-number:] == [
@@ -287,42 +298,72 @@ async def test_nodes_that_join_and_leave_keep_the_shares_even_and_move_no_more_t
     before = holders(dsn)
     await nodes.pop("c").give_up()
     for each in nodes.values():
-        await each.run_cycle(drained[1])
+        await cycle(each, drained)
     assert all(holders(dsn)[shard] == holder for shard, holder in before.items() if holder != "c")
     assert sorted(len(node.epochs) for node in nodes.values()) == [2, 2, 3]
 
 
-async def test_a_slow_drain_costs_the_other_shards_nothing(dsn: str, database: Database) -> None:
-    a, b = keeper(database, "a", ttl=8.0, margin=3.0), keeper(database, "b", ttl=8.0, margin=3.0)
+async def test_a_slow_drain_delays_neither_renewals_nor_what_else_can_be_taken(dsn: str, database: Database) -> None:
+    a, b = keeper(database, "a"), keeper(database, "b")
     drained = asyncio.Event()
-    draining: list[int] = []
 
-    async def slowly(shard: int) -> None:
-        draining.append(shard)
+    async def slowly(_: int) -> None:
         await drained.wait()
-
-    def deadline() -> float:
-        return a.deadlines.soft
 
     await a.register()
     await a.run_cycle(slowly)
     await b.register()
-    turn = asyncio.create_task(a.run_cycle(slowly))
+    theirs = {shard for shard, node in plan(8, ["a", "b"], dict.fromkeys(range(8), "a")).items() if node == "b"}
     async with asyncio.timeout(60):
-        while not draining:  # noqa: ASYNC110  # `slowly` is called by a task that cannot be awaited yet
-            await asyncio.sleep(0.01)
+        await a.run_cycle(slowly)
         # All of them at once, and none is released before it is drained.
-        theirs = sorted(s for s, node in plan(8, ["a", "b"], dict.fromkeys(range(8), "a")).items() if node == "b")
-        assert sorted(draining) == theirs
-        before = deadline()
-        while deadline() < before + 2:
-            assert not turn.done()
-            assert a.good()
-            await asyncio.sleep(0.01)
-        assert set(holders(dsn).values()) == {"a"}
+        assert set(a.moving) == theirs
+        assert set(a.serving) == set(range(8)) - theirs
+        lost = min(a.serving)
+        with connect(dsn) as connection:
+            connection.execute("UPDATE shardd.leases SET expires_at = now() + interval '1 minute'")
+            connection.execute("DELETE FROM shardd.leases WHERE shard = %s", [lost])
+        assert await a.run_cycle(slowly) == {lost}
+        for node in (a, b):
+            await node.run_cycle(slowly)
+        with connect(dsn) as connection:
+            (soonest,) = connection.execute("SELECT min(expires_at) - now() FROM shardd.leases").fetchone() or (None,)
+        assert soonest is not None
+        assert soonest.total_seconds() > TTL / 2
+        assert set(holders(dsn)) == set(range(8))
+        assert {holders(dsn)[shard] for shard in theirs} == {"a"}
         drained.set()
-        assert await turn == set()
-    assert sorted(holders(dsn)) == sorted(a.epochs) == sorted(set(range(8)) - set(theirs))
+        await asyncio.gather(*a.moving.values())
+        for node in (a, b):
+            await node.run_cycle(slowly)
+    assert len(a.epochs) == len(b.epochs) == 4
+
+
+async def test_a_lease_that_is_lost_while_its_shard_is_drained_is_reported_at_once(
+    dsn: str, database: Database
+) -> None:
+    """Also when the rest of the cycle fails: the worker of that shard is to be fenced."""
+    a, b = keeper(database, "a"), keeper(database, "b")
+    lost: set[int] = set()
+    a.on_lost = lost.update
+
+    async def forever(_: int) -> None:
+        await asyncio.Event().wait()
+
+    await a.register()
+    await a.run_cycle(forever)
+    await b.register()
+    await a.run_cycle(forever)
+    assert a.moving
+    with connect(dsn) as connection:
+        connection.execute("DELETE FROM shardd.leases WHERE shard = %s", [min(a.moving)])
+        connection.execute("REVOKE ALL ON shardd.nodes FROM CURRENT_USER")
+        connection.execute("GRANT UPDATE ON shardd.nodes TO CURRENT_USER")
+        connection.execute("GRANT SELECT (id, incarnation, away_since) ON shardd.nodes TO CURRENT_USER")
+    with pytest.raises(DatabaseError):
+        await a.run_cycle(forever)
+    assert lost == {min(a.moving)}
+    await a.give_up()
 
 
 async def test_a_lost_lease_is_reported_and_taken_again_only_in_the_next_cycle(
@@ -330,13 +371,13 @@ async def test_a_lost_lease_is_reported_and_taken_again_only_in_the_next_cycle(
 ) -> None:
     a = keeper(database, "a")
     await a.register()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     before = a.epochs
     expire(dsn)
-    assert await a.run_cycle(drained[1]) == set(range(8))
+    assert await cycle(a, drained) == set(range(8))
     assert a.epochs == {}
     assert not a.good()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     assert set(a.epochs) == set(range(8))
     assert not set(a.epochs.values()) & set(before.values())
 
@@ -378,10 +419,10 @@ async def test_a_dead_nodes_shards_go_to_the_living(dsn: str, database: Database
     for node in (a, b):
         await node.register()
     for node in (a, b):
-        await node.run_cycle(drained[1])
+        await cycle(node, drained)
     assert set(holders(dsn).values()) == {"a", "b"}
     expire(dsn, node="a")
-    await b.run_cycle(drained[1])
+    await cycle(b, drained)
     assert holders(dsn) == dict.fromkeys(range(8), "b")
 
 
@@ -392,17 +433,17 @@ async def test_a_node_that_stops_in_order_leaves_its_shards_at_once(
     for node in (a, b):
         await node.register()
     for node in (a, b):
-        await node.run_cycle(drained[1])
+        await cycle(node, drained)
     await a.give_up()
     assert a.epochs == {}
-    await b.run_cycle(drained[1])
+    await cycle(b, drained)
     assert holders(dsn) == dict.fromkeys(range(8), "b")
 
 
 async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Database, drained: Drained) -> None:
     a = keeper(database, "a", ttl=5.0, margin=5.0)
     await a.register()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     assert a.epochs
     assert not a.good()
     assert a.seconds_left() <= 0
@@ -413,12 +454,12 @@ async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Data
 async def test_a_renewal_that_fails_changes_nothing(dsn: str, database: Database, drained: Drained) -> None:
     a = keeper(database, "a")
     await a.register()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     before, left = a.epochs, a.seconds_left()
     with connect(dsn) as connection:
         connection.execute("ALTER TABLE shardd.leases RENAME TO elsewhere")
         with pytest.raises(DatabaseError):
-            await a.run_cycle(drained[1])
+            await cycle(a, drained)
         connection.execute("ALTER TABLE shardd.elsewhere RENAME TO leases")
     assert a.epochs == before
     assert a.seconds_left() <= left
@@ -459,7 +500,7 @@ async def test_nodes_must_agree_about_the_number_of_shards(database: Database, d
     # The same node may come back with another number: its earlier self is dead.
     again = keeper(database, "a", shards=4)
     await again.register()
-    await again.run_cycle(drained[1])
+    await cycle(again, drained)
     assert set(again.epochs) == set(range(4))
 
 
@@ -467,13 +508,13 @@ async def test_a_restart_ends_every_lease_of_the_earlier_run(dsn: str, database:
     """Also those of shards that another node should have now: nobody else can settle what was in flight under them."""
     a = keeper(database, "a")
     await a.register()
-    await a.run_cycle(drained[1])
+    await cycle(a, drained)
     b = keeper(database, "b")
     await b.register()
     again = keeper(database, "a")
     await again.register()
-    await again.run_cycle(drained[1])
-    await b.run_cycle(drained[1])
+    await cycle(again, drained)
+    await cycle(b, drained)
     assert sorted(holders(dsn)) == list(range(8))
     assert len(again.epochs) == len(b.epochs) == 4
 
@@ -483,16 +524,16 @@ async def test_a_second_node_of_the_same_name_is_refused_and_both_are_named(
 ) -> None:
     first = keeper(database, "a")
     await first.register()
-    await first.run_cycle(drained[1])
+    await cycle(first, drained)
     second = LeaseKeeper(database, node=identity("a", id="b"), incarnation=uuid4(), shards=8, ttl=TTL, margin=5.0)
     registering = asyncio.create_task(second.register())
     async with asyncio.timeout(60):
         while not registering.done():
-            await first.run_cycle(drained[1])
+            await cycle(first, drained)
             await asyncio.sleep(0.1)
     with pytest.raises(AlreadyRunningError, match="would be a second node of that name: change `node` in its config"):
         await registering
-    await first.run_cycle(drained[1])
+    await cycle(first, drained)
     (problem,) = first.problems()
     assert problem.text.startswith("node a on host host (pid ")
     assert "was refused" in problem.text
@@ -503,14 +544,89 @@ async def test_of_two_supervisors_on_one_folder_the_later_one_wins_for_good(
 ) -> None:
     old = keeper(database, "a")
     await old.register()
-    await old.run_cycle(drained[1])
+    await cycle(old, drained)
     new = keeper(database, "a")
     await new.register()
-    await new.run_cycle(drained[1])
+    await cycle(new, drained)
     kept = new.epochs
     assert set(kept) == set(range(8))
     for _ in range(3):
-        await old.run_cycle(drained[1])
+        await cycle(old, drained)
         assert not old.good()
-        await new.run_cycle(drained[1])
+        await cycle(new, drained)
         assert new.epochs == kept
+
+
+# ---- when it looks
+
+
+@asynccontextmanager
+async def renewing(node: LeaseKeeper, drained: Drained, taken: asyncio.Event, dsn: str) -> AsyncIterator[None]:
+    """A node that would look again only after an hour; `taken` is set when it holds every shard."""
+
+    async def renew() -> None:
+        await cycle(node, drained)
+        if len(node.epochs) == 8:
+            taken.set()
+
+    async with Database(dsn, max_size=2) as database:
+        renewal = Renewal(Step("renewing"), renew, every=3600.0, due=node.due)
+        heard = asyncio.Event()
+
+        def wake(_: str) -> None:
+            heard.set()
+            renewal.wake()
+
+        listener = NotificationListener(database, "shardd_leases", heard=wake, step=Step("listening"))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(renewal.run())
+            tasks.create_task(listener.run())
+            await heard.wait()
+            yield
+            await listener.stop()
+            await renewal.stop()
+
+
+async def shared(database: Database, drained: Drained) -> tuple[LeaseKeeper, LeaseKeeper]:
+    """Two nodes with four shards each."""
+    a, b = keeper(database, "a"), keeper(database, "b")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b, a, b):
+        await cycle(node, drained)
+    assert len(a.epochs) == len(b.epochs) == 4
+    return a, b
+
+
+async def test_a_node_looks_again_as_soon_as_a_lease_of_another_has_expired(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    _, b = await shared(database, drained)
+    with connect(dsn) as connection:  # a has been silent for nearly a lease's time
+        ago = f"interval '{TTL - 1.0} seconds'"
+        connection.execute(f"UPDATE shardd.leases SET expires_at = expires_at - {ago} WHERE node_id = 'a'")  # type: ignore[arg-type]  # ours
+        connection.execute(f"UPDATE shardd.nodes SET seen_at = seen_at - {ago} WHERE id = 'a'")  # type: ignore[arg-type]  # ours
+    taken = asyncio.Event()
+    async with asyncio.timeout(60), renewing(b, drained, taken, dsn):
+        await taken.wait()
+    assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_a_node_takes_what_another_gives_back_at_once_shard_by_shard(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    a, b = await shared(database, drained)
+    a.leave()
+    taken = asyncio.Event()
+    async with asyncio.timeout(60), renewing(b, drained, taken, dsn):
+        first, *rest = a.epochs
+        await a.release(first)
+        while first not in b.epochs:  # noqa: ASYNC110  # nothing announces a step of another node's
+            await asyncio.sleep(0.01)
+        assert set(a.epochs) == set(rest)
+        # It serves on what it has not given back, and takes nothing any more.
+        assert await a.run_cycle(drained[1]) == set()
+        assert set(a.serving) == set(rest)
+        await a.give_up()
+        await taken.wait()
+    assert holders(dsn) == dict.fromkeys(range(8), "b")

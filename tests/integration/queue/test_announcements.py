@@ -1,11 +1,14 @@
-"""Notifications of the database: new jobs, and changes of devices."""
+"""Notifications of the database: new jobs, changes of devices, and shards that are free."""
 
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
+from shardd.queue.leases import Leases
+from tests.support.queue_rows import identity
 
 INSERT = "INSERT INTO shardd.jobs (device_id, recipient, body, run_at) "
 
@@ -50,3 +53,18 @@ def test_new_jobs_are_announced_without_a_word_that_anybody_could_say(dsn: str) 
         ):
             listener.execute(INSERT + jobs)
             assert announcements(listener) == [""]
+
+
+async def test_only_a_lease_that_is_given_back_is_announced(database: Database, dsn: str) -> None:
+    leases = Leases(database, node=identity("a"), incarnation=uuid4(), ttl=600.0)
+    await leases.register(8, "test")
+    with psycopg.connect(dsn, autocommit=True) as listener:
+        listener.execute("LISTEN done")
+        listener.execute("LISTEN shardd_leases")
+        epochs = [epoch for shard in range(3) if (epoch := await leases.take(shard)) is not None]
+        await leases.renew(epochs)
+        assert announcements(listener) == []
+        await leases.release(epochs, epochs)
+        assert announcements(listener) == [""]
+        await leases.release(epochs, epochs)
+        assert announcements(listener) == []
