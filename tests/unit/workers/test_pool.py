@@ -281,6 +281,8 @@ async def test_a_worker_of_a_shard_that_is_given_back_still_learns_of_renewals(
     process = await run_first(pool)
     os.kill(process.pid, signal.SIGSTOP)
     giving = asyncio.create_task(pool.give_back(0))
+    await asyncio.sleep(0)
+    assert pool.shards[0].epoch is None
     sent: list[ipc.ToWorker] = []
     monkeypatch.setattr(process, "send", sent.append)
     pool.renewed({0: 2})
