@@ -16,6 +16,20 @@ from tests.support.terminal_qr import scan_lines
 
 PROGRAM = Path(__file__).parents[2] / "scripts" / "rehearse_run.py"
 COLUMNS = 60
+INTERRUPTED_START = """
+import signal, subprocess
+
+class Popen(subprocess.Popen):
+    def __init__(self, args, *rest, **more):
+        if {command!r} in " ".join(map(str, args)):
+            super().__init__(["sleep", "infinity"], *rest, **more)
+            signal.raise_signal(signal.SIGINT)
+        else:
+            super().__init__(args, *rest, **more)
+
+subprocess.Popen = Popen
+"""
+"""A `sitecustomize` of Python: an interrupt right after a command was started, which never ends by itself."""
 PATIENCE = 240.0
 """Seconds after which the rehearsal is called hung."""
 
@@ -27,8 +41,8 @@ class Rehearsal:
         self._mark = Mark()
         self._folder = folder
 
-    def start(self) -> subprocess.Popen[str]:
-        environ = {**self._mark.environ, "COLUMNS": str(COLUMNS), "TMPDIR": str(self._folder)}
+    def start(self, **environ: str) -> subprocess.Popen[str]:
+        environ = {**self._mark.environ, "COLUMNS": str(COLUMNS), "TMPDIR": str(self._folder), **environ}
         return subprocess.Popen(
             [sys.executable, "-u", str(PROGRAM)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ,
@@ -86,3 +100,15 @@ def test_an_interrupt_ends_everything(rehearsal: Rehearsal) -> None:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, said.splitlines()[-1]) == (130, "stopped")
+
+
+@pytest.mark.parametrize("command", ["shardd device add shop", "shardd device pair shop"])
+@pytest.mark.timeout(PATIENCE + 60)
+def test_an_interrupt_at_the_very_start_of_a_process_ends_that_one_too(
+    rehearsal: Rehearsal, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_START.format(command=command.removeprefix("shardd ")))
+    with rehearsal.start(PYTHONPATH=str(tmp_path)) as process:
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "stopped")
+    assert [line for line in said.splitlines() if line.startswith("$ ")][-1].startswith(f"$ {command}")
