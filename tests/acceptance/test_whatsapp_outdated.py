@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from shardd.hashing import shard_of
 from shardd.states import LIBRARY_PROOF
 from shardd.transports.whatsapp.version import installed_library
 from tests.fixtures.whatsapp_fleet import Fleet, Phone
@@ -21,6 +23,7 @@ IDLE = 4.0
 SHARDS = 2
 MOST_LOGINS = DEVICES // 2
 """In each of two workers those that prove it, and those that are under way at that moment: 8, and more while logins are slow."""
+OLD = "neonize 0.0.1"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -151,6 +154,71 @@ async def test_after_an_upgrade_all_go_on_by_themselves(fleet: Fleet) -> None:
     assert (event["detail"]["library"], event["detail"]["state"]) == ("neonize 0.0.1", "over")
     assert (await daemon.status())["problems"] == []
     assert await daemon.stop() == 0
+
+
+async def test_of_two_hosts_only_the_one_whose_version_is_refused_waits(fleet: Fleet, tmp_path: Path) -> None:
+    """Between the upgrades of two hosts. The old one gives its shard away, and comes back with the version of the other one."""
+    waiting, sending = phones_of_each_shard(fleet)
+    old, new = fleet.daemon(node="old", shards=SHARDS), fleet.daemon(node="new", shards=SHARDS)
+    for place, daemon in enumerate((old, new)):
+        daemon.take_place(place)
+    present = dict(old.environ)
+    old.environ["PYTHONPATH"] = f"{pretend_installed(tmp_path, OLD)}:{present['PYTHONPATH']}"
+    await old.start()
+    await new.start()
+    for daemon in (old, new):
+        await daemon.until(lambda s: len(shards_of(s)) == 1)
+    if shards_of(await old.status()) == {1}:
+        waiting, sending = sending, waiting
+    assert ((await old.status())["library"], (await new.status())["library"]) == (OLD, installed_library())
+    for phone in waiting:
+        refuse(fleet, phone)
+
+    jobs = fleet.send_many([*waiting, *sending], 1)
+    await old.until(lambda s: s["library_refused"])
+    await fleet.until(lambda: states(fleet) == {"ready": len(sending), "client_outdated": len(waiting)})
+    await fleet.until(lambda: fleet.states() == {"queued": len(waiting), "sent": len(sending)})
+    status = await new.status()
+    assert (status["library_refused"], status["problems"]) == (False, [])
+
+    # WhatsApp accepts the version of the new host.
+    fleet.server.control.clear_faults()
+    assert await old.stop() == 0
+    assert (await fleet.finished(jobs))["sent"] == jobs
+    assert states(fleet) == {"ready": jobs}
+
+    old.environ = present
+    await old.start()
+    for daemon in (old, new):
+        await daemon.until(lambda s: len(shards_of(s)) == 1 and not s["problems"] and not s["library_refused"])
+    more = fleet.send_many([*waiting, *sending], 1)
+    assert (await fleet.finished(jobs + more))["sent"] == jobs + more
+    fleet.check_one_client_each()
+    assert await old.stop() == await new.stop() == 0
+
+
+def phones_of_each_shard(fleet: Fleet) -> tuple[list[Phone], list[Phone]]:
+    """Of each of two shards, enough to prove that the version is refused."""
+    phones: list[Phone] = []
+    while True:
+        phones += fleet.add(LIBRARY_PROOF)
+        first = [phone for phone in phones if shard_of(phone.id, SHARDS) == 0]
+        second = [phone for phone in phones if phone not in first]
+        if min(len(first), len(second)) >= LIBRARY_PROOF:
+            return first, second
+
+
+def shards_of(status: dict[str, Any]) -> set[int]:
+    return {shard["shard"] for shard in status["shards"] if shard["state"] == "running"}
+
+
+def pretend_installed(folder: Path, library: str) -> Path:
+    """A folder for PYTHONPATH: the library says there that it has this version. Its code is the installed one."""
+    name, version = library.split()
+    metadata = folder / f"{name}-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
 
 
 async def test_one_odd_answer_stops_one_device(fleet: Fleet) -> None:
