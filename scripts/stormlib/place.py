@@ -152,8 +152,10 @@ def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
             "spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "breaker": {"crashes": 1000},
             "heartbeat_timeout": "10s", "drain_timeout": "10s",
         },
-        # So long that a worker that dies has messages on the way, nearly always.
-        "transports": {"sandbox": {"latency_min": "100ms", "latency_max": "500ms"}},
+        # A worker that dies has messages on the way, nearly always: some not delivered yet, others delivered without an answer.
+        "transports": {
+            "sandbox": {"latency_min": "20ms", "latency_max": "300ms", "hang_rate": 0.7, "hang_for": "300ms"},
+        },
         "log": {"level": "info", "format": "json"},
     }  # fmt: skip
 
