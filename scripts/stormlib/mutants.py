@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "a shard that is given back keeps its epoch",
         "supervisor/workers/pool.py",
-        '        self.shards[index].epoch = None\n        await self._drain(self.shards[index], "fence")',
-        '        await self._drain(self.shards[index], "fence")',
+        '        self.shards[index].epoch = None\n        return self._drain(self.shards[index], "fence")',
+        '        return self._drain(self.shards[index], "fence")',
     ),
     Mutant(
         "a worker starts before what its predecessor left is settled",
@@ -67,13 +67,13 @@ MUTANTS = (
     Mutant(
         "the deadline is counted from the answer",
         "supervisor/cluster/leases.py",
-        "self._deadline = began + self._ttl - self._margin",
-        "self._deadline = time.monotonic() + self._ttl - self._margin",
+        "end = began + self._ttl\n",
+        "end = boot_now() + self._ttl\n",
     ),
     Mutant(
         "a worker does not know when its lease ends",
         "worker/worker.py",
-        '        log.warning("the lease was not renewed: another node may have the shard", action="lease")\n',
+        '        log.warning("the lease was not renewed: another node may soon have the shard", action="lease")\n',
         "        return\n",
     ),
     Mutant(
