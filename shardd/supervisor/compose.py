@@ -341,7 +341,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
-
     renewal = Renewal(steps.add("renewing the leases"), ownership.renew, every=config.lease.renew_every, due=keeper.due)
 
     def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:

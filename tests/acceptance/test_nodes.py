@@ -146,7 +146,7 @@ async def test_a_stop_gives_each_shard_away_as_soon_as_its_worker_is_gone(
 ) -> None:
     """While a shard is still being drained, others of the node have moved: by notification, long before anybody would look."""
     config = {"shards": 4, "lease": {"ttl": "1h", "renew_every": "5m"}, "supervisor": {"drain_timeout": "10m"}}
-    one = make_daemon(node="one", transports={"sandbox": {"latency_min": "30s", "latency_max": "30s"}}, **config)
+    one = make_daemon(node="one", transports={"sandbox": {"latency_min": "1m", "latency_max": "1m"}}, **config)
     producer.add_devices(1)
     producer.add_jobs(1, 1)
     await one.start()
