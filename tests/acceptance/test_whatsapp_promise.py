@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from tests.fixtures.whatsapp_fleet import Fleet
@@ -149,6 +150,44 @@ async def test_a_node_that_was_paused_repeats_nothing_and_spoils_nothing(fleet: 
     # What it had in flight when it stopped was sent by its worker, and the outcome waited for it.
     assert fleet.check_deliveries() == {"sent": jobs}
     assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
+
+
+async def test_a_node_that_sleeps_longer_than_its_leases_sends_no_byte_when_it_wakes(fleet: Fleet) -> None:
+    """Supervisor and workers are stopped, as in a suspend: only the kernel can close their clients in time."""
+    fleet.server.control.fault(**SLOW_ACKS)
+    phones = fleet.add(12)
+    first, second = two_nodes(fleet)
+    await first.start()
+    await second.start()
+    for node in (first, second):
+        await node.until(lambda s: len(shards_of(s)) == 1)
+    jobs = fleet.send_many(phones, 8)
+    await fleet.until(lambda: fleet.states()["sent"] >= 20)
+    workers = first.worker_pids()
+    first.kill(signal.SIGSTOP)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    await second.until(lambda s: shards_of(s) == {0, 1})
+    # Their supervisor cannot wait for them yet.
+    assert {_state(worker) for worker in workers} == {"Z"}
+    jobs += _more(fleet, "meanwhile", [phone.id for phone in phones])
+    await fleet.until(lambda: fleet.states()["queued"] == 0)
+    first.kill(signal.SIGCONT)
+    await first.until(lambda s: len(shards_of(s)) == 1)
+    jobs += _more(fleet, "back", [phone.id for phone in phones])
+    await fleet.finished(jobs)
+    assert await first.stop() == await second.stop() == 0
+    states = fleet.check_deliveries()
+    assert states["sent"] + states["in_doubt"] == jobs
+    # At most what had been handed over when it fell asleep.
+    assert states["in_doubt"] <= len(phones)
+    fleet.check_one_client_each()
+    assert {fleet.device(phone)["state"] for phone in phones} == {"ready"}
+
+
+def _state(pid: int) -> str:
+    """Of a process, as the kernel names it: `Z` is dead."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _more(fleet: Fleet, body: str, devices: list[str]) -> int:
