@@ -307,22 +307,23 @@ END $$;
 
 -- In a database that was restored from a dump, the transaction counter started over: earlier events would never be shown, and webhooks
 -- would wait for them forever. This puts such events first, in the order of their ids, and lets a webhook continue with the first that it
--- had not delivered. Returns how many events there were; without any, it takes one index probe.
+-- had not delivered. Such events are those whose number this server has not seen end: it is visible, so it would be below that. Returns
+-- how many events there were; without any, it takes one index probe.
 CREATE FUNCTION shardd.reposition_restored_events() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     restored bigint;
 BEGIN
-    IF NOT EXISTS (SELECT FROM shardd.outbox o WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot()))
-        AND NOT EXISTS (SELECT FROM shardd.webhook_cursors c WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot())) THEN
+    IF NOT EXISTS (SELECT FROM shardd.outbox o WHERE o.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+        AND NOT EXISTS (SELECT FROM shardd.webhook_cursors c WHERE c.xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
         RETURN 0;
     END IF;
     LOCK TABLE shardd.outbox IN SHARE ROW EXCLUSIVE MODE;
     UPDATE shardd.webhook_cursors c SET xid = '0', id = coalesce(
         (SELECT min(o.id) - 1 FROM shardd.outbox o WHERE (o.xid, o.id) > (c.xid, c.id)),
         (SELECT max(o.id) FROM shardd.outbox o), 0)
-     WHERE c.xid > pg_snapshot_xmax(pg_current_snapshot());
+     WHERE c.xid >= pg_snapshot_xmax(pg_current_snapshot());
     PERFORM set_config('shardd.maintains_outbox', 'yes', true);
-    UPDATE shardd.outbox o SET xid = '0' WHERE o.xid > pg_snapshot_xmax(pg_current_snapshot());
+    UPDATE shardd.outbox o SET xid = '0' WHERE o.xid >= pg_snapshot_xmax(pg_current_snapshot());
     GET DIAGNOSTICS restored = ROW_COUNT;
     PERFORM set_config('shardd.maintains_outbox', '', true);
     RETURN restored;

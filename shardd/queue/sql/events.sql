@@ -12,12 +12,12 @@ SELECT shardd.purge_events(make_interval(secs => %(keep)s), %(most)s, %(chunk)s)
 -- name: held_events
 -- For how many seconds the oldest event has waited that cannot be read yet, because a transaction that began to write before it has
 -- not ended; and which that is: a session of any database, or a prepared transaction. Nothing when no event waits for `age` seconds.
--- Those of a server whose dump was restored, with numbers that this one has not given yet, wait for `reposition_restored_events`.
+-- Those of a server whose dump was restored, with numbers whose end this one has not seen yet, wait for `reposition_restored_events`.
 SELECT extract(epoch FROM now() - oldest.at)::double precision AS waiting, a.pid, coalesce(a.datname, p.database) AS database,
        coalesce(a.usename, p.owner) AS user, a.application_name AS application, host(a.client_addr) AS address, a.state,
        p.gid AS prepared, extract(epoch FROM now() - coalesce(a.xact_start, p.prepared))::double precision AS age
   FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xid, pg_snapshot_xmax(pg_current_snapshot()) AS next) horizon
- CROSS JOIN LATERAL (SELECT at FROM shardd.outbox WHERE xid >= horizon.xid AND xid <= horizon.next ORDER BY xid, id LIMIT 1) oldest
+ CROSS JOIN LATERAL (SELECT at FROM shardd.outbox WHERE xid >= horizon.xid AND xid < horizon.next ORDER BY xid, id LIMIT 1) oldest
   LEFT JOIN pg_stat_activity a ON a.backend_xid::text::numeric = horizon.xid::text::numeric %% 4294967296
   LEFT JOIN pg_prepared_xacts p ON p.transaction::text::numeric = horizon.xid::text::numeric %% 4294967296
  WHERE oldest.at < now() - make_interval(secs => %(age)s) LIMIT 1;
