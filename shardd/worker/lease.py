@@ -60,10 +60,8 @@ class WorkerLease:
         """See whether it is over; also to be called now and then, because timers of the loop stand still during a suspend."""
         if self.may_start() or self._reported:
             self._late = False
-        elif self._late:
-            self._reported = True
-            self._over()
-        else:
+        elif not self._late:
+            # Only the timer looks again: when the loop did nothing for long, several looks come before it reads.
             self._late = True
             self._look_in(SECOND_LOOK)
 
@@ -73,6 +71,10 @@ class WorkerLease:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
+        if self._late and not self.may_start():
+            self._late, self._reported = False, True
+            self._over()
+            return
         self.check()
         if self.may_start():
             # The loop may call slightly early.
