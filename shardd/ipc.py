@@ -426,7 +426,7 @@ class AuditReply(msgspec.Struct, frozen=True, tag="audit_reply"):
 
 
 class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
-    """The worker got SIGTERM: it takes no more jobs and exits when what it has in flight has ended."""
+    """The worker got SIGTERM, or its lease is over: it takes no more jobs and exits when what it has in flight has ended."""
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):

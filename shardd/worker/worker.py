@@ -337,6 +337,8 @@ class Worker:
 
     def _lease_over(self) -> None:
         log.warning("the lease was not renewed: another node may soon have the shard", action="lease")
+        # If the supervisor lives it must not hand over again what is returned, nor blame a job.
+        self._send(ipc.Stopping())
         self._start(self._drain(self._lease.left_to_finish(), disconnected=True))
 
     async def _stop_on_sigterm(self) -> None:

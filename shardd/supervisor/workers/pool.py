@@ -274,7 +274,7 @@ class WorkerPool(Service):
 
     async def _spawn(self, shard: Shard) -> None:
         process = WorkerProcess(
-            shard.index, self._config, self._lifeline, lambda how: self._deaths.died(shard, how), epoch=shard.epoch
+            shard.index, self._config, self._lifeline, lambda how: self._died(shard, how), epoch=shard.epoch
         )
         messages = WorkerMessages(shard, process, self._handlers, ready=lambda: self._ready(shard))
         # Before it is started, so that a lease that is lost meanwhile ends it, too.
@@ -354,6 +354,13 @@ class WorkerPool(Service):
                 self.send(shard.index, ipc.HoldLogins(transport=transport, held=True))
             self._dispatch.shard_up(shard.index, shard.epoch)
         self._notify()
+
+    def _died(self, shard: Shard, how: str) -> None:
+        deadlines = self._deadlines()
+        if shard.epoch is not None and boot_now() >= deadlines.hard:
+            # After a suspend this is noticed first. The kernel has ended it: no job is to blame, nor has it crashed.
+            self.wind_down([shard.index], deadlines)
+        self._deaths.died(shard, how)
 
     def block(self, reasons: Mapping[int, str]) -> None:
         """These shards, and no others, get no worker until what an earlier one left behind is settled."""

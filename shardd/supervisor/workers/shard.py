@@ -40,7 +40,7 @@ class Shard:
     outgrows: bool = False
     """Its worker is being drained because it grew too large."""
     worker_ending: bool = False
-    """Its worker got SIGTERM or is out of sync and is about to end, so what it has in flight is not the cause."""
+    """Its worker got SIGTERM, is out of sync or without a lease, and about to end: what it has in flight is not the cause."""
     sent_before: deque[int] = field(default_factory=lambda: deque([0], maxlen=ALONE_FROM + 1))
     """How many messages the shard had sent when each of its last workers started."""
     outgrown: deque[float] = field(default_factory=lambda: deque(maxlen=100))

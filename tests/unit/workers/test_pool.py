@@ -29,7 +29,8 @@ from shardd.supervisor.workers.process import WorkerProcess
 from tests.support.queue_rows import identity
 
 HANG = 60.0
-FAR = Deadlines(boot_now() + 600.0, boot_now() + 660.0)
+FAR = Deadlines(boot_now() + 10**6, boot_now() + 2 * 10**6)
+"""Beyond the end of a test session, at whose start this module is imported."""
 PAST = Deadlines(boot_now() - 60.0, boot_now() - 30.0)
 
 
@@ -39,6 +40,8 @@ class NoDispatch:
 
     up: list[tuple[int, int]] = field(default_factory=list)
     changes: list[tuple[str, int]] = field(default_factory=list)
+    blamed: list[bool] = field(default_factory=list)
+    """For each worker that died, whether a job may be the cause."""
 
     def shard_up(self, shard: int, epoch: int) -> None:
         self.up.append((shard, epoch))
@@ -79,6 +82,7 @@ def pool(config: Config, may_settle: asyncio.Event) -> Iterator[WorkerPool]:
 
     async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
         await may_settle.wait()
+        dispatch.blamed.append(by_itself)
         return None
 
     yield WorkerPool(
@@ -123,6 +127,15 @@ async def run_first(pool: WorkerPool) -> WorkerProcess:
     process = pool.shards[0].process
     assert process is not None
     return process
+
+
+async def blamed(pool: WorkerPool) -> list[bool]:
+    """When what the worker of shard 0 had in flight is settled."""
+    async with asyncio.timeout(HANG):
+        while not pool.shards[0].clean:  # noqa: ASYNC110  # what tells the pool's own waiters may be told before
+            await asyncio.sleep(0.01)
+    found: list[bool] = pool._dispatch.blamed  # type: ignore[attr-defined]
+    return found
 
 
 async def end_of(process: WorkerProcess | None) -> None:
@@ -272,6 +285,32 @@ async def test_the_kernel_ends_a_stopped_worker_at_the_deadline_that_it_was_told
         os.kill(process.pid, signal.SIGSTOP)
     await end_of(process)
     assert process.exit_status == -signal.SIGKILL
+
+
+async def test_a_worker_that_the_kernel_ended_at_its_deadline_has_not_crashed(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a suspend its end is noticed before the deadline is, and no job may be blamed for it."""
+    process = await run_first(pool)
+    monkeypatch.setattr(pool, "_deadlines", lambda: PAST)
+    process.kill()
+    await end_of(process)
+    shard = pool.shards[0]
+    assert (shard.process, shard.epoch, shard.state, shard.restarts) == (None, None, ShardState.WAITING, 0)
+    assert await blamed(pool) == [False]
+
+
+async def test_a_worker_that_ends_because_it_was_told_of_no_renewal_gets_no_more_jobs(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It returns them at once, so they would come again and again, and it is not ended by one of them."""
+    process = await run_first(pool)
+    monkeypatch.setattr(pool, "_deadlines", lambda: Deadlines(PAST.soft, FAR.hard))
+    pool.renewed({0: 1})
+    await end_of(process)
+    assert process.exit_status == 0
+    assert pool.shards[0].worker_ending
+    assert await blamed(pool) == [False]
 
 
 async def test_a_worker_of_a_shard_that_is_given_back_still_learns_of_renewals(
