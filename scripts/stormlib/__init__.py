@@ -7,6 +7,7 @@ can take away: only with it can be said whether a job is in doubt for a reason.
     plan         which fault when, by a seed
     faults, database_faults
                  how each is made and repaired
+    in_hand      what workers have handed over without an answer, so that a kill leaves a doubt
     place        everything that runs: servers, links, nodes, devices
     producers    programs that act on the queue, and what they asked for
     records      what all of them wrote

@@ -34,6 +34,7 @@ def check(records: Records) -> list[Finding]:
         "what is sent was delivered": _claimed,
         "what was delivered is sent or in doubt": _hidden,
         "only what nobody can know is in doubt": _needless_doubts,
+        "what nobody can know is in doubt": _missing_doubts,
         "a lane keeps its order": _lanes,
         "an order group keeps its order": _order_groups,
         "a device has one client": _clients,
@@ -92,6 +93,19 @@ def _needless_doubts(records: Records) -> Iterator[str]:
             verdict = records.witness.outcomes.get(claim, "in_doubt")
             if verdict != "in_doubt":
                 yield f"job {row.id} ({row.reference}) is in doubt, and its worker knew that it was {verdict}: {row.error}"
+
+
+def _missing_doubts(records: Records) -> Iterator[str]:
+    """What was handed over without an answer does not go again, unless its producer risked that; a receipt may prove it sent."""
+    unanswered = records.witness.handed_over - records.witness.ending
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        if asked is None or asked.on_doubt == "retry":
+            continue
+        for claim in records.witness.started[row.id]:
+            if claim in unanswered and (row.attempt != claim[2] or row.state not in ("in_doubt", "sent")):
+                attempt = f"attempt {claim[2]} was handed over without an answer"
+                yield f"job {row.id} ({row.reference}) is {row.state} after attempt {row.attempt}, and {attempt}"
 
 
 def _lanes(records: Records) -> Iterator[str]:

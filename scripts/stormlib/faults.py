@@ -16,6 +16,10 @@ from stormlib.plan import Fault, Kind
 Make = Callable[[Place, Fault], AbstractAsyncContextManager[str]]
 """Makes a fault; what it yields says what was struck, empty: there was nothing to strike."""
 
+BUSY_WAIT = 2.0
+"""Lease periods for which a kill waits until its victim has delivered something without an answer. A worker often has nothing on
+the way, because the database is away, or because it has just started; its death would be no test."""
+
 KINDS = {
     "kill worker": Kind(3),
     "kill supervisor": Kind(2, 0.0, 0.2),
@@ -34,10 +38,11 @@ KINDS = {
 @asynccontextmanager
 async def _kill_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
     node = place.nodes[fault.node]
-    pid = _one_worker(node, fault)
+    busy = await place.in_hand.stop_one(node, BUSY_WAIT * place.size.ttl)
+    pid = _one_worker(node, fault) if busy is None else busy[0]
     if pid is not None:
         send(pid, signal.SIGKILL)
-    yield f"{node.name} worker {pid}" if pid is not None else ""
+    yield f"{node.name}: {_doubts(busy)}" if pid is not None else ""
 
 
 @asynccontextmanager
@@ -50,8 +55,9 @@ async def _kill_supervisor(place: Place, fault: Fault) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _kill_node(place: Place, fault: Fault) -> AsyncIterator[str]:
     node = place.nodes[fault.node]
+    busy = await place.in_hand.stop_one(node, BUSY_WAIT * place.size.ttl)
     node.kill_all()
-    yield node.name
+    yield f"{node.name}: {_doubts(busy)}"
     node.start()
 
 
@@ -119,6 +125,14 @@ async def _part_from_database(place: Place, fault: Fault) -> AsyncIterator[str]:
     yield node.name
     for link in node.databases:
         await link.repair()
+
+
+def _doubts(busy: tuple[int, int] | None) -> str:
+    return (
+        "no worker has an answer to come"
+        if busy is None
+        else f"worker {busy[0]} without the answers of {busy[1]} messages"
+    )
 
 
 def _one_worker(node: Node, fault: Fault) -> int | None:

@@ -15,6 +15,7 @@ import psycopg
 
 from shardd.embedded.home import find_home, prepare_home
 from stormlib.database import Databases, dsn_of
+from stormlib.in_hand import InHand
 from stormlib.link import Link
 from stormlib.log import Log
 from stormlib.node import Node
@@ -47,6 +48,7 @@ class Place:
     nodes: list[Node]
     sandbox: list[str]
     """Devices."""
+    in_hand: InHand
     phones: Phones | None = None
     pooler: SessionPooler | None = None
     kept: bool = True
@@ -64,7 +66,8 @@ async def prepared(size: Size, package: Path | None = None) -> AsyncIterator[Pla
     folder = _make_folder()
     log = Log(folder / "storm.jsonl")
     databases = Databases(prepare_home(folder / "pg", spare=folder / "spare"))
-    place = Place(folder, size, log, databases, [], [f"s{number}" for number in range(size.sandbox_devices)])
+    devices = [f"s{number}" for number in range(size.sandbox_devices)]
+    place = Place(folder, size, log, databases, [], devices, InHand(folder / "witness"))
     links: list[Link] = []
     try:
         await databases.start()

@@ -19,6 +19,8 @@ from stormlib.log import Log
 ACT_LIMIT = 8.0
 """Seconds after which a producer gives a try up: the database may be frozen."""
 AGAIN_AFTER = 0.2
+REPEATABLE = "r"
+"""Ends the references of jobs that may be delivered twice."""
 
 INSERT = (
     "INSERT INTO shardd.jobs (device_id, recipient, body, reference, dedupe_key, campaign, order_group, on_doubt) "
@@ -100,14 +102,15 @@ class Producer:
     def _new_job(self) -> Asked:
         self._count += 1
         chance = self._chance
+        on_doubt = "retry" if chance.random() < 0.1 else "hold"
         return Asked(
-            reference=f"{self.name}-{self._count:07}",
+            reference=f"{self.name}-{self._count:07}{REPEATABLE if on_doubt == 'retry' else ''}",
             number=self._count,
             device=chance.choice(self._devices),
             recipient=chance.choice(self._recipients or [f"+49151{chance.randrange(10**7, 10**8)}"]),
             campaign=chance.choice([None, *self._campaigns]),
             order_group=f"{self.name}-{chance.randrange(5)}" if chance.random() < 0.1 else None,
-            on_doubt="retry" if chance.random() < 0.1 else "hold",
+            on_doubt=on_doubt,
         )
 
     async def _until_answered(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:

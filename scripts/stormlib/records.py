@@ -73,9 +73,28 @@ class Witness:
     """What workers wrote to their journals, and when."""
 
     started: defaultdict[int, dict[Claim, float]] = field(default_factory=lambda: defaultdict(dict))
-    """By job."""
+    """By job: what may be in a journal as started."""
+    handed_over: set[Claim] = field(default_factory=set)
+    """What certainly is."""
+    ending: set[Claim] = field(default_factory=set)
+    """Whose outcome may be in a journal."""
     outcomes: dict[Claim, str] = field(default_factory=dict)
-    """Verdicts."""
+    """The verdicts of those whose outcome certainly is."""
+
+    def note(self, line: str) -> Claim:
+        """Add a line of a worker; returns the claim that it is about."""
+        at, what, *said = json.loads(line)
+        claim: Claim = (said[0], said[1], said[2], said[3])
+        match what:
+            case "starting":
+                self.started[claim[0]][claim] = at
+            case "started":
+                self.handed_over.add(claim)
+            case "ending":
+                self.ending.add(claim)
+            case "outcome":
+                self.outcomes[claim] = said[4]
+        return claim
 
 
 @dataclass
@@ -116,12 +135,7 @@ def read_witness(folder: Path) -> Witness:
     witness = Witness()
     for file in folder.glob("*.jsonl"):
         for line in _lines(file):
-            at, what, *said = json.loads(line)
-            claim: Claim = (said[0], said[1], said[2], said[3])
-            if what == "started":
-                witness.started[claim[0]][claim] = at
-            else:
-                witness.outcomes[claim] = said[4]
+            witness.note(line)
     return witness
 
 

@@ -1,7 +1,7 @@
 """Makes each worker of a node write down what it starts and what it learns, in a file that is never trimmed.
 
-The journal itself forgets what is settled. `started` is written before the journal's own line and `outcome` after it, so that a
-kill in between can make the witness neither miss a start nor claim an outcome that the journal does not have.
+The journal itself forgets what is settled. A line is written before each of the journal's own (`starting`, `ending`) and one
+after it (`started`, `outcome`), so that a kill in between leaves no doubt about what the journal may have, and what it has.
 
 First on PYTHONPATH; the next `sitecustomize` there, which makes a worker trust the test WhatsApp server, is run as well.
 """
@@ -36,10 +36,12 @@ def _observe(module: ModuleType) -> None:
         os.write(opened[0], json.dumps([time.time(), *line]).encode() + b"\n")
 
     def observed_start(self: Any, claim: Any) -> None:
-        write("started", *claim)
+        write("starting", *claim)
         started(self, claim)
+        write("started", *claim)
 
     def observed_outcome(self: Any, found: Any) -> None:
+        write("ending", *found.key)
         outcome(self, found)
         write("outcome", *found.key, str(found.verdict))
 

@@ -25,7 +25,9 @@ def records() -> Records:
     for row in rows:
         claim = (row.id, 1, 1, 77)
         witness.started[row.id][claim] = 200.0 + row.id
+        witness.handed_over.add(claim)
         if row.state == "sent":
+            witness.ending.add(claim)
             witness.outcomes[claim] = "sent"
     deliveries = [Delivery(row.reference, "d1", 200.5 + row.id, "node-1", row.id, 1) for row in rows]
     return Records(asked, set(asked), rows, deliveries, witness)
@@ -63,6 +65,16 @@ def doubt_what_was_known(found: Records) -> None:
     found.witness.outcomes[4, 1, 1, 77] = "sent"
 
 
+def send_what_was_handed_over_again(found: Records) -> None:
+    found.rows[3] = replace(found.rows[3], state="sent", attempt=2)
+    found.witness.handed_over.add((4, 1, 2, 78))
+    found.witness.ending.add((4, 1, 2, 78))
+
+
+def deny_a_doubt(found: Records) -> None:
+    found.rows[3] = replace(found.rows[3], state="failed")
+
+
 def overtake(found: Records) -> None:
     found.witness.started[2][2, 1, 1, 77] = 200.5
 
@@ -90,6 +102,8 @@ def park(found: Records) -> None:
         (hide, "what was delivered is sent or in doubt"),
         (doubt_what_never_started, "only what nobody can know is in doubt"),
         (doubt_what_was_known, "only what nobody can know is in doubt"),
+        (send_what_was_handed_over_again, "what nobody can know is in doubt"),
+        (deny_a_doubt, "what nobody can know is in doubt"),
         (overtake, "a lane keeps its order"),
         (overtake_in_the_group, "an order group keeps its order"),
         (log_in_twice, "a device has one client"),
@@ -110,6 +124,14 @@ def test_a_second_copy_is_none_where_the_job_asked_to_risk_it() -> None:
     found = records()
     found.asked["a-1"] = replace(found.asked["a-1"], on_doubt="retry")  # type: ignore[index]
     double(found)
+    assert check(found) == []
+
+
+def test_an_outcome_that_the_journal_may_have_needs_no_doubt() -> None:
+    found = records()
+    found.witness.ending.add((4, 1, 1, 77))
+    found.rows[3] = replace(found.rows[3], state="failed")
+    found.deliveries.pop()
     assert check(found) == []
 
 
