@@ -101,6 +101,24 @@ async def test_a_message_that_is_read_late_ends_nothing_when_a_newer_one_waits_b
     assert told.lease.may_start()
 
 
+READS_A_LEASE_THAT_IS_OVER_FIRST = """
+import asyncio
+from shardd import ipc
+from shardd.clock import boot_now
+from shardd.worker.lease import WorkerLease
+async def main():
+    lease = WorkerLease(lambda: None)
+    lease.set(ipc.Lease(soft=boot_now() - 20.0, hard=boot_now() - 10.0))
+    lease.set(ipc.Lease(soft=boot_now() + 300.0, hard=boot_now() + 400.0))
+asyncio.run(main())
+"""
+
+
+def test_the_kernel_does_not_end_a_worker_that_first_reads_of_a_lease_that_is_over() -> None:
+    """It took long to start, and has no client yet."""
+    assert ends_with(READS_A_LEASE_THAT_IS_OVER_FIRST) == 0
+
+
 async def test_between_the_deadlines_what_has_started_may_end(told: Told) -> None:
     told.lease.set(ipc.Lease(soft=boot_now() - 100.0, hard=boot_now() + 300.0))
     assert not told.lease.may_start()
