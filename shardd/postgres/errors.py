@@ -21,10 +21,12 @@ from shardd.postgres.refusals import RefusedError, explain
 _SLOW: Final = "{address} did not answer in time: is it the right host, and does a firewall let the connection through?"
 _NOT_PROVED: Final = "{where} refuses the password of user {user}: correct the DSN"
 _LOST: Final = "the connection to {where} was lost"
-READ_ONLY: Final = (
-    "{where} is read-only: name the primary server in the DSN, or, if that is a database whose restore was interrupted, see: "
-    "shardd guide backup"
+READ_ONLY: Final = "{where} is read-only: {writable}"
+_STANDBY: Final = "name the primary server in the DSN, or, if its restore was interrupted, see: shardd guide backup"
+_RESTORED: Final = (
+    "if its restore was interrupted, see: shardd guide backup; if it is a standby, name the primary server in the DSN"
 )
+"""Of a server of this host: that may be the embedded one, of which there are no standbys."""
 _NOT_MIGRATED: Final = "{where} lacks tables, columns or functions of this release: run `shardd db migrate`"
 
 # Texts of libpq or PgBouncer, and the sentence for each. {where}, {address}, {user} and {database} are filled in.
@@ -151,13 +153,18 @@ def _is_bad_data(error: BaseException) -> bool:
 
 
 def words_of(dsn: str) -> dict[str, str]:
-    """The parts of a sentence about a database: its address, user and name, and `where`, which is all of them."""
+    """The parts of a sentence about a database: its address, user and name, and `where`, which is all of them.
+
+    `writable`: how to get one that can be written to.
+    """
     parts = parse_dsn(dsn)
-    address = ", ".join(addresses_of(parts))
+    addresses = addresses_of(parts)
+    address = ", ".join(addresses)
     user = str(parts.get("user") or "of the operating system")
     database = str(parts.get("dbname") or user)
     where = f"PostgreSQL at {address} (database {database}, user {user})"
-    return {"address": address, "user": user, "database": database, "where": where}
+    writable = _RESTORED if all(one.startswith("/") for one in addresses) else _STANDBY
+    return {"address": address, "user": user, "database": database, "where": where, "writable": writable}
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -357,7 +357,7 @@ async def test_a_restore_of_the_embedded_database_that_is_ended_leaves_one_on_wh
     assert ("the database stays read-only" in errors.decode()) == (ending != signal.SIGKILL)
     # That start goes on, and ends with the reason.
     assert await start.wait() == DatabaseError.exit_code
-    assert "a database whose restore was interrupted, see: shardd guide backup" in log.read_text()
+    assert "is read-only: if its restore was interrupted, see: shardd guide backup" in log.read_text()
     ran = await shardd("db", "status")
     assert (ran.code, "shardd guide backup" in ran.err) == (1, True)
     ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")

@@ -132,7 +132,7 @@ async def test_connections_that_became_read_only_are_closed(database: Database, 
         assert await anext(listener) == ListenEvent("connected")
         before = await backend()
         with read_only(postgres):
-            with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+            with pytest.raises(DatabaseError, match=r"is read-only: .*name the primary server in the DSN"):
                 await insist(lambda: database.execute("forget_node", {"id": "x", "incarnation": uuid4()}))
             lost = await anext(listener)
             assert lost.kind == "lost"
@@ -158,7 +158,7 @@ async def test_what_one_connection_learns_ends_the_idle_ones_too(dsn: str) -> No
                 await connection.execute("SET default_transaction_read_only = on")
                 await connection.execute("CREATE TABLE nobody_makes_it ()")
 
-        with pytest.raises(DatabaseError, match="is read-only: name the primary server in the DSN"):
+        with pytest.raises(DatabaseError, match=r"is read-only: .*name the primary server in the DSN"):
             await write_nothing()
         async with database.connection() as one, database.connection() as other:
             assert not before & {one.info.backend_pid, other.info.backend_pid}
