@@ -48,10 +48,17 @@ def _refuse_existing(file: Path) -> None:
 
 def _open(partial: Path) -> int:
     """A descriptor of the empty and locked file. Raises UsageError, OSError."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
-            if _is_at(partial, descriptor):
+            descriptor, made = os.open(partial, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        except FileExistsError:
+            try:
+                descriptor, made = os.open(partial, flags), False
+            except FileNotFoundError:
+                continue
+        try:
+            if _is_at(partial, descriptor, made=made):
                 os.ftruncate(descriptor, 0)
                 return descriptor
         except BaseException:
@@ -60,8 +67,11 @@ def _open(partial: Path) -> int:
         os.close(descriptor)
 
 
-def _is_at(partial: Path, descriptor: int) -> bool:
-    """Lock the file; False: another backup has renamed or deleted it meanwhile. Raises UsageError for one that is not ours."""
+def _is_at(partial: Path, descriptor: int, *, made: bool) -> bool:
+    """Lock the file; False: another backup has renamed or deleted it meanwhile. Raises UsageError for one that is not ours.
+
+    `made`: it was made just now. Not every file system keeps the mode or the owner that it was made with (vfat, SMB).
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,6 +83,8 @@ def _is_at(partial: Path, descriptor: int) -> bool:
         return False
     if (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
         return False
+    if made:
+        return True
     begin = os.pread(descriptor, len(ARCHIVE), 0) if stat.S_ISREG(mine.st_mode) else b"?"
     ours = mine.st_uid == os.geteuid() and mine.st_nlink == 1 and stat.S_IMODE(mine.st_mode) == 0o600
     if not ours or not ARCHIVE.startswith(begin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_what_no_backup_left_is_not_touched(file: Path, partial: Path, content: 
     with pytest.raises(UsageError, match="was not left by a backup of yours"), new_file(file):
         pass
     assert (partial.read_bytes(), partial.stat().st_mode & 0o777, file.exists()) == (content, mode, False)
+
+
+def test_a_file_system_need_not_keep_the_mode_of_a_new_file(file: Path) -> None:
+    before = os.umask(0o200)  # one that gives every file the same mode cannot be mounted everywhere
+    try:
+        with new_file(file) as target:
+            target.write(b"whole")
+    finally:
+        os.umask(before)
+    assert file.read_bytes() == b"whole"
 
 
 def test_no_link_is_followed_to_a_file_of_somebody_else(file: Path, partial: Path, tmp_path: Path) -> None:
