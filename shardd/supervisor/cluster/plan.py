@@ -35,10 +35,11 @@ def plan(shards: int, nodes: Collection[str], held: Mapping[int, str]) -> dict[i
 
 
 def _shares(shards: int, nodes: Collection[str], present: Mapping[int, str]) -> dict[str, int]:
-    """How many each gets. What is left over goes to those that hold most, so that it need not move."""
+    """How many each gets. What is left over goes first to those that hold more than the rest get, so that it need not move."""
     each, over = divmod(shards, len(nodes))
     holding = Counter(present.values())
-    order = sorted(nodes, key=lambda node: (holding[node], weight("share", node), node), reverse=True)
+    # Not to those that hold most: a node that takes its share before another one does would get that one's, and wait to notice.
+    order = sorted(nodes, key=lambda node: (holding[node] > each, weight("share", node), node), reverse=True)
     return {node: each + (place < over) for place, node in enumerate(order)}
 
 

@@ -79,6 +79,18 @@ def test_what_is_where_it_should_be_stays_while_the_rest_moves(
         held[shard] = planned[shard]
 
 
+@given(counts, names, st.data())
+def test_whoever_looks_first_all_shards_of_a_dead_node_are_taken(
+    shards: int, nodes: list[str], data: st.DataObject
+) -> None:
+    """Each node looks once: nothing tells it that another one has taken its own share."""
+    held = {shard: node for shard, node in plan(shards, [*nodes, "dead"], {}).items() if node != "dead"}
+    for node in data.draw(st.permutations(nodes)):
+        planned = plan(shards, nodes, held)
+        held |= {shard: node for shard, taker in planned.items() if taker == node and shard not in held}
+    assert set(held) == set(range(shards))
+
+
 @given(counts, names)
 def test_a_node_that_joins_moves_at_most_its_share_rounded_up(shards: int, nodes: list[str]) -> None:
     held: dict[int, str] = {}
