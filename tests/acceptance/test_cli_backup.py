@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections import Counter
@@ -265,22 +266,38 @@ async def test_a_backup_that_is_ended_leaves_no_file(shardd: Command, tmp_path: 
     assert not dumps(tmp_path)
 
 
+def is_locked(file: Path) -> bool:
+    if not file.exists():
+        return False
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 async def test_a_backup_that_is_killed_is_written_over_by_the_next(
     shardd: Command, tmp_path: Path, producer: Producer
 ) -> None:
+    def waiting() -> int:
+        locks = "SELECT count(*) FROM pg_locks WHERE relation = 'shardd.devices'::regclass AND NOT granted"
+        return int(producer.execute(locks)[0][0])
+
     for _ in range(2):
+        # The killed one's pg_dump has the file until it ends.
+        await until(lambda: not waiting() and not is_locked(tmp_path / ".shardd.dump.partial"))
         with psycopg.connect(producer.dsn) as blocker:
             blocker.execute("LOCK TABLE shardd.devices IN ACCESS EXCLUSIVE MODE")
             process = await asyncio.create_subprocess_exec(
                 str(PROGRAM), "db", "backup", str(tmp_path / "shardd.dump"), env=shardd.environ
             )
-            await until(lambda: bool(dumps(tmp_path)))
+            await until(lambda: waiting() > 0)
             ran = await shardd("db", "backup", tmp_path / "shardd.dump")
             assert (ran.code, "another backup is being written there" in ran.err) == (UsageError.exit_code, True)
             process.kill()
             await process.wait()
             assert dumps(tmp_path) == [".shardd.dump.partial"]
-    # The killed one's pg_dump has the file until it ends.
     async with asyncio.timeout(60.0):
         while (ran := await shardd("db", "backup", tmp_path / "shardd.dump")).code:
             assert "another backup is being written there" in ran.err
