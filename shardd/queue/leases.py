@@ -121,12 +121,12 @@ class Leases:
         """Tell a live node of another supervisor that was refused because of it."""
         await self._database.execute("report_rival", {"incarnation": incarnation, "rival": rival})
 
-    async def renew(self, epochs: Sequence[int], *, away: bool = False) -> tuple[bool, set[int]]:
+    async def renew(self, epochs: Sequence[int], *, away: bool = False, leaving: bool = False) -> tuple[bool, set[int]]:
         """Renew leases; returns whether this incarnation is the node's present one, and the epochs that are still valid.
 
-        `away`: this node takes no leases for now.
+        `away`: this node takes no leases for now; `leaving`: it stops.
         """
-        params = {**self._who, "ttl": self._ttl, "epochs": list(epochs), "away": away}
+        params = {**self._who, "ttl": self._ttl, "epochs": list(epochs), "away": away, "leaving": leaving}
         (row,) = await self._database.rows(Record, "renew_leases", params)
         return row["current"], set(row["epochs"])
 

@@ -342,6 +342,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         away_after=config.lease.ttl,
     )
     renewal = Renewal(steps.add("renewing the leases"), ownership.renew, every=config.lease.renew_every, due=keeper.due)
+    keeper.on_leaving = renewal.wake
 
     def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:
         return NotificationListener(pools.general, channel, heard=heard, step=steps.add(f"listening to {channel}"))

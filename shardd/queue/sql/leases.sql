@@ -30,12 +30,13 @@ SELECT shard, node_id, extract(epoch FROM expires_at - now())::float8 AS seconds
 UPDATE shardd.nodes SET rival = %(rival)s, rival_at = now() WHERE incarnation = %(incarnation)s;
 
 -- name: renew_leases
--- Records that this incarnation is alive, and whether it is away, and renews the leases under its epochs. An expired lease is not renewed:
--- another node may be taking it over. Returns the epochs that are still valid, and whether this incarnation is the node's present one
--- (`current`): not, if another supervisor took over while this one was silent. An epoch identifies a lease only together with its node: a
--- fail-over that loses commits can hand out a number again.
+-- Records that this incarnation is alive, and whether it is away or `leaving` (see release_leases), and renews the leases under its epochs. An
+-- expired lease is not renewed: another node may be taking it over. Returns the epochs that are still valid, and whether this incarnation is
+-- the node's present one (`current`): not, if another supervisor took over while this one was silent. An epoch identifies a lease only
+-- together with its node: a fail-over that loses commits can hand out a number again.
 WITH seen AS (
-    UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END
+    UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END,
+           leaving_at = CASE WHEN %(leaving)s THEN coalesce(leaving_at, now()) ELSE leaving_at END
      WHERE id = %(id)s AND incarnation = %(incarnation)s RETURNING 1
 ), renewed AS (
     UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)

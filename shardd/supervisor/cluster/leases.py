@@ -79,6 +79,8 @@ class LeaseKeeper:
         """The supervisor that took over as this node while this one was silent; None: there is none."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
+        self.on_leaving: Callable[[], None] = lambda: None
+        """Called when a renewal should tell the other nodes soon that this one stops: they share without it."""
         self.on_lost: Callable[[set[int]], None] = lambda _: None
         """Called at once with shards whose leases turned out to be another node's, or to have run out."""
         self.before_release: Callable[[], Awaitable[None]] = _nothing
@@ -108,6 +110,7 @@ class LeaseKeeper:
     def leave(self) -> None:
         """This node stops: it takes nothing any more, and shards go back by `release`."""
         self._leaving = True
+        self.on_leaving()
 
     def good(self) -> bool:
         """Whether this node certainly holds its leases at this moment."""
@@ -181,10 +184,12 @@ class LeaseKeeper:
         """
         self._away = away
         lost = await self._renew()
-        self._nodes = await self._leases.live_nodes()
+        # The leases before the nodes: one that expires between the two is seen, hence awaited, and no share of a dead node's.
         held = await self._leases.held()
         others = {lease.shard: lease.seconds_left for lease in held if lease.node_id != self._node.id}
-        self._free_at = boot_now() + min(others.values(), default=float("inf"))
+        # What was lost is taken again, but not before its worker was told to end.
+        self._free_at = boot_now() + (0.0 if lost else min(others.values(), default=float("inf")))
+        self._nodes = await self._leases.live_nodes()
         if self._leaving:
             return lost
         wanted = set() if away else self._wanted(held)
@@ -234,7 +239,7 @@ class LeaseKeeper:
     async def _renew(self) -> set[int]:
         """Renew what is held; returns the shards that were lost."""
         began = boot_now()
-        current, good = await self._leases.renew(list(self._epochs.values()), away=self._away)
+        current, good = await self._leases.renew(list(self._epochs.values()), away=self._away, leaving=self._leaving)
         if not current:
             nodes = await self._leases.live_nodes()
             other = next((node for node in nodes if node.id == self._node.id), None)

@@ -359,7 +359,7 @@ async def test_a_lease_that_is_lost_while_its_shard_is_drained_is_reported_at_on
         connection.execute("DELETE FROM shardd.leases WHERE shard = %s", [min(a.moving)])
         connection.execute("REVOKE ALL ON shardd.nodes FROM CURRENT_USER")
         connection.execute("GRANT UPDATE ON shardd.nodes TO CURRENT_USER")
-        connection.execute("GRANT SELECT (id, incarnation, away_since) ON shardd.nodes TO CURRENT_USER")
+        connection.execute("GRANT SELECT (id, incarnation, away_since, leaving_at) ON shardd.nodes TO CURRENT_USER")
     with pytest.raises(DatabaseError):
         await a.run_cycle(forever)
     assert lost == {min(a.moving)}
@@ -377,7 +377,9 @@ async def test_a_lost_lease_is_reported_and_taken_again_only_in_the_next_cycle(
     assert await cycle(a, drained) == set(range(8))
     assert a.epochs == {}
     assert not a.good()
+    assert a.due() <= 0  # in a moment, not when the next renewal is due
     await cycle(a, drained)
+    assert a.due() == float("inf")
     assert set(a.epochs) == set(range(8))
     assert not set(a.epochs.values()) & set(before.values())
 
@@ -424,6 +426,62 @@ async def test_a_dead_nodes_shards_go_to_the_living(dsn: str, database: Database
     expire(dsn, node="a")
     await cycle(b, drained)
     assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_a_lease_that_expires_while_a_node_looks_is_not_taken_for_a_share_of_the_dead(
+    dsn: str, database: Database, drained: Drained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes to be another live node's is looked for again only at the next renewal."""
+    a, b = keeper(database, "a"), keeper(database, "b")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b, a, b):
+        await cycle(node, drained)
+    with connect(dsn) as connection:
+        ago = f"interval '{TTL - 0.5} seconds'"
+        connection.execute(f"UPDATE shardd.leases SET expires_at = expires_at - {ago} WHERE node_id = 'a'")  # type: ignore[arg-type]  # ours
+        connection.execute(f"UPDATE shardd.nodes SET seen_at = seen_at - {ago} WHERE id = 'a'")  # type: ignore[arg-type]  # ours
+    looks: list[str] = []
+
+    def slowly(name: str) -> None:
+        ask = getattr(Leases, name)
+
+        async def answer(leases: Leases) -> object:
+            found = await ask(leases)
+            looks.append(name)
+            while len(looks) == 1 and "a" in holders(dsn).values():  # noqa: ASYNC110  # nothing announces that a lease expires
+                await asyncio.sleep(0.01)
+            return found
+
+        monkeypatch.setattr(Leases, name, answer)
+
+    slowly("live_nodes")
+    slowly("held")
+    await cycle(b, drained)
+    assert len(looks) == 2
+    assert b.due() < TTL / 2 or len(b.epochs) == 8  # as soon as that lease expires, if it had not before
+    monkeypatch.undo()
+    await cycle(b, drained)
+    assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_a_node_that_stops_is_left_out_from_the_begin_of_its_stop(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    """It takes nothing any more: what it were to take would wait until it has given back the first of its own."""
+    nodes = [keeper(database, name, shards=9) for name in "abc"]
+    for node in nodes:
+        await node.register()
+    for node in nodes * 2:
+        await cycle(node, drained)
+    a, b, _ = nodes
+    told: list[bool] = []
+    a.on_leaving = lambda: told.append(True)
+    a.leave()
+    await cycle(a, drained)
+    expire(dsn, node="c")
+    await cycle(b, drained)
+    assert (len(a.epochs), len(b.epochs), told) == (3, 6, [True])
 
 
 async def test_a_node_that_stops_in_order_leaves_its_shards_at_once(
