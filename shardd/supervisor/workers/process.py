@@ -79,9 +79,9 @@ class WorkerProcess:
         self.beat_at: float | None = None
         self.beat: ipc.Heartbeat | None = None
         self.rss_at_start = 0
+        """Bytes that it took when it was ready."""
         self.arrived = 0
         """`Arrived` messages that were received."""
-        """Bytes that it took when it was ready."""
         self.gone = asyncio.Event()
         self._status: int | None = None
         """Its exit status, once it is dead."""
