@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from stormlib.database import processes_of
-from stormlib.faults import Make
-from stormlib.node import send
+from stormlib.faults import Make, frozen
 from stormlib.place import Place
 from stormlib.plan import Fault, Kind
+from tests.support.servers import Server
 
 KINDS = {
     "restart database": Kind(2, 0.0, 0.3),
@@ -28,20 +28,14 @@ SLOW = 0.15
 
 @asynccontextmanager
 async def _restart(place: Place, _: Fault) -> AsyncIterator[str]:
-    server = place.databases.primary
-    await place.databases.stop_server(server)
-    yield "the primary"
-    await place.databases.start_server(server)
-    await place.databases.wait_synchronous()
+    async with _stopped(place, place.databases.primary):
+        yield "the primary"
 
 
 @asynccontextmanager
 async def _crash(place: Place, _: Fault) -> AsyncIterator[str]:
-    server = place.databases.primary
-    await place.databases.stop_server(server, signal.SIGQUIT)
-    yield "the primary"
-    await place.databases.start_server(server)
-    await place.databases.wait_synchronous()
+    async with _stopped(place, place.databases.primary, signal.SIGQUIT):
+        yield "the primary"
 
 
 @asynccontextmanager
@@ -63,11 +57,8 @@ async def _refuse(place: Place, _: Fault) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _freeze(place: Place, _: Fault) -> AsyncIterator[str]:
     pids = processes_of(place.databases.primary)
-    for pid in pids:
-        send(pid, signal.SIGSTOP)
-    yield f"{len(pids)} processes"
-    for pid in pids:
-        send(pid, signal.SIGCONT)
+    async with frozen(pids):
+        yield f"{len(pids)} processes"
     await place.databases.wait_synchronous()
 
 
@@ -91,9 +82,15 @@ async def _read_only(place: Place, _: Fault) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _commits_hang(place: Place, _: Fault) -> AsyncIterator[str]:
     """They wait for the standby, which is away."""
-    server = place.databases.standby
-    await place.databases.stop_server(server, signal.SIGQUIT)
-    yield "the standby"
+    async with _stopped(place, place.databases.standby, signal.SIGQUIT):
+        yield "the standby"
+
+
+@asynccontextmanager
+async def _stopped(place: Place, server: Server, signum: int = signal.SIGINT) -> AsyncIterator[None]:
+    """Stop a server for the block; `signum`: see `stop_server`."""
+    await place.databases.stop_server(server, signum)
+    yield
     await place.databases.start_server(server)
     await place.databases.wait_synchronous()
 

@@ -6,9 +6,10 @@ Each is a context: entered, the fault is there; left, it is repaired.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from stormlib.link import Link
 from stormlib.node import Node, send
 from stormlib.place import Place
 from stormlib.plan import Fault, Kind
@@ -73,18 +74,15 @@ async def _stop_node(place: Place, fault: Fault) -> AsyncIterator[str]:
 async def _freeze_worker(place: Place, fault: Fault) -> AsyncIterator[str]:
     node = place.nodes[fault.node]
     pid = _one_worker(node, fault)
-    if pid is not None:
-        send(pid, signal.SIGSTOP)
-    yield f"{node.name} worker {pid}" if pid is not None else ""
-    if pid is not None:
-        send(pid, signal.SIGCONT)
+    async with frozen([] if pid is None else [pid]):
+        yield f"{node.name} worker {pid}" if pid is not None else ""
 
 
 @asynccontextmanager
 async def _freeze_supervisor(place: Place, fault: Fault) -> AsyncIterator[str]:
     node = place.nodes[fault.node]
     pids = [node.pid] if node.pid is not None else []
-    async with _frozen(pids):
+    async with frozen(pids):
         yield node.name
 
 
@@ -92,12 +90,13 @@ async def _freeze_supervisor(place: Place, fault: Fault) -> AsyncIterator[str]:
 async def _freeze_node(place: Place, fault: Fault) -> AsyncIterator[str]:
     node = place.nodes[fault.node]
     pids = [node.pid] if node.pid is not None else []
-    async with _frozen([*pids, *node.worker_pids()]):
+    async with frozen([*pids, *node.worker_pids()]):
         yield node.name
 
 
 @asynccontextmanager
-async def _frozen(pids: list[int]) -> AsyncIterator[None]:
+async def frozen(pids: Sequence[int]) -> AsyncIterator[None]:
+    """Stop these processes for the block."""
     for pid in pids:
         send(pid, signal.SIGSTOP)
     try:
@@ -107,24 +106,41 @@ async def _frozen(pids: list[int]) -> AsyncIterator[None]:
             send(pid, signal.SIGCONT)
 
 
-@asynccontextmanager
-async def _cut_from_database(place: Place, fault: Fault) -> AsyncIterator[str]:
-    node = place.nodes[fault.node]
-    for link in node.databases:
-        await link.cut()
-    yield node.name
-    for link in node.databases:
+def cut(links: Callable[[Node], Sequence[Link]]) -> Make:
+    """Connections over these links of a node end, and none can be made."""
+
+    @asynccontextmanager
+    async def make(place: Place, fault: Fault) -> AsyncIterator[str]:
+        node = place.nodes[fault.node]
+        for link in links(node):
+            await link.cut()
+        yield node.name
+        await _repair(links(node))
+
+    return make
+
+
+def part(links: Callable[[Node], Sequence[Link]]) -> Make:
+    """Nothing passes these links of a node."""
+
+    @asynccontextmanager
+    async def make(place: Place, fault: Fault) -> AsyncIterator[str]:
+        node = place.nodes[fault.node]
+        for link in links(node):
+            link.hang()
+        yield node.name
+        await _repair(links(node))
+
+    return make
+
+
+async def _repair(links: Sequence[Link]) -> None:
+    for link in links:
         await link.repair()
 
 
-@asynccontextmanager
-async def _part_from_database(place: Place, fault: Fault) -> AsyncIterator[str]:
-    node = place.nodes[fault.node]
-    for link in node.databases:
-        link.hang()
-    yield node.name
-    for link in node.databases:
-        await link.repair()
+def _databases(node: Node) -> list[Link]:
+    return node.databases
 
 
 def _doubts(busy: tuple[int, int] | None) -> str:
@@ -150,6 +166,6 @@ MAKERS: dict[str, Make] = {
     "freeze supervisor briefly": _freeze_supervisor,
     "freeze supervisor": _freeze_supervisor,
     "freeze node": _freeze_node,
-    "cut node from database": _cut_from_database,
-    "part node from database": _part_from_database,
+    "cut node from database": cut(_databases),
+    "part node from database": part(_databases),
 }

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from stormlib.faults import Make
+from stormlib.faults import Make, cut, part
+from stormlib.link import Link
+from stormlib.node import Node
 from stormlib.phones import Phones
 from stormlib.place import Place
 from stormlib.plan import Fault, Kind
@@ -23,22 +25,9 @@ KINDS = {
 }
 
 
-@asynccontextmanager
-async def _cut(place: Place, fault: Fault) -> AsyncIterator[str]:
-    node = place.nodes[fault.node]
+def _whatsapp(node: Node) -> list[Link]:
     assert node.whatsapp is not None
-    await node.whatsapp.cut()
-    yield node.name
-    await node.whatsapp.repair()
-
-
-@asynccontextmanager
-async def _part(place: Place, fault: Fault) -> AsyncIterator[str]:
-    node = place.nodes[fault.node]
-    assert node.whatsapp is not None
-    node.whatsapp.hang()
-    yield node.name
-    await node.whatsapp.repair()
+    return [node.whatsapp]
 
 
 @asynccontextmanager
@@ -71,8 +60,8 @@ def _phones(place: Place) -> Phones:
 
 
 MAKERS: dict[str, Make] = {
-    "cut node from WhatsApp": _cut,
-    "part node from WhatsApp": _part,
+    "cut node from WhatsApp": cut(_whatsapp),
+    "part node from WhatsApp": part(_whatsapp),
     "WhatsApp hangs up on all": _hang_up,
     "WhatsApp confirms late": _server_fault("delay", seconds=2.0),
     "WhatsApp takes messages and hangs up": _server_fault("drop", probability=0.3, accepted=True),
