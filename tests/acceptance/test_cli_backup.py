@@ -159,14 +159,19 @@ def ending(request: pytest.FixtureRequest) -> signal.Signals:
     return signal.Signals(request.param)
 
 
+async def back_up_and_empty(shardd: Command, producer: Producer, postgres: Cluster, file: Path) -> None:
+    """A backup with one job, and a database to restore it into."""
+    producer.add_devices(1)
+    producer.execute(INSERT, "d1")
+    assert (await shardd("db", "backup", file)).code == 0
+    postgres.empty_database(str(parse_dsn(producer.dsn)["dbname"]))
+
+
 async def test_a_restore_that_is_ended_leaves_a_database_on_which_nothing_runs(
     shardd: Command, producer: Producer, postgres: Cluster, tmp_path: Path, ending: signal.Signals
 ) -> None:
     file, dbname = tmp_path / "shardd.dump", str(parse_dsn(producer.dsn)["dbname"])
-    producer.add_devices(1)
-    producer.execute(INSERT, "d1")
-    assert (await shardd("db", "backup", file)).code == 0
-    postgres.empty_database(dbname)
+    await back_up_and_empty(shardd, producer, postgres, file)
     process = await begin_restore(shardd, file.read_bytes())
     with postgres.superuser() as superuser:
 
@@ -195,10 +200,7 @@ async def test_a_second_restore_beside_one_is_refused_and_does_not_disturb_it(
 ) -> None:
     """Its jobs would not be cancelled if the second one opened the database."""
     file = tmp_path / "shardd.dump"
-    producer.add_devices(1)
-    producer.execute(INSERT, "d1")
-    assert (await shardd("db", "backup", file)).code == 0
-    postgres.empty_database(dbname)
+    await back_up_and_empty(shardd, producer, postgres, file)
     process = await begin_restore(shardd, file.read_bytes())
     with postgres.superuser() as superuser:
         await until(lambda: superuser.execute(RESTORING, [dbname]).fetchone() is not None)

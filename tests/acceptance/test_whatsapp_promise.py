@@ -104,6 +104,15 @@ def shards_of(status: dict[str, Any]) -> set[int]:
     return {shard["shard"] for shard in status["shards"] if shard["state"] == "running"}
 
 
+async def two_running_nodes(fleet: Fleet) -> tuple[Daemon, Daemon]:
+    nodes = two_nodes(fleet)
+    for node in nodes:
+        await node.start()
+    for node in nodes:
+        await node.until(lambda s: len(shards_of(s)) == 1)
+    return nodes
+
+
 async def test_sessions_move_to_the_node_that_is_left(fleet: Fleet) -> None:
     phones = fleet.add(12)
     first, second = two_nodes(fleet)
@@ -130,11 +139,7 @@ async def test_sessions_move_to_the_node_that_is_left(fleet: Fleet) -> None:
 async def test_a_node_that_was_paused_repeats_nothing_and_spoils_nothing(fleet: Fleet) -> None:
     fleet.server.control.fault(**SLOW_ACKS)
     phones = fleet.add(12)
-    first, second = two_nodes(fleet)
-    await first.start()
-    await second.start()
-    for node in (first, second):
-        await node.until(lambda s: len(shards_of(s)) == 1)
+    first, second = await two_running_nodes(fleet)
     jobs = fleet.send_many(phones, 8)
     await fleet.until(lambda: fleet.states()["sent"] >= 20)
     # Its workers and their clients live on; its successor's logins throw those out, which must not be called the device's state.
@@ -156,11 +161,7 @@ async def test_a_node_that_sleeps_longer_than_its_leases_sends_no_byte_when_it_w
     """Supervisor and workers are stopped, as in a suspend: only the kernel can close their clients in time."""
     fleet.server.control.fault(**SLOW_ACKS)
     phones = fleet.add(12)
-    first, second = two_nodes(fleet)
-    await first.start()
-    await second.start()
-    for node in (first, second):
-        await node.until(lambda s: len(shards_of(s)) == 1)
+    first, second = await two_running_nodes(fleet)
     jobs = fleet.send_many(phones, 8)
     await fleet.until(lambda: fleet.states()["sent"] >= 20)
     workers = first.worker_pids()
