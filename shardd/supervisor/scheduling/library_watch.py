@@ -73,8 +73,8 @@ class LibraryWatch(Service):
         """Also devices are ready again that wait for a certain time: the version may be another one."""
         self._unreported: set[str] = set()
         """Devices that were refused, and whose state was not reported yet."""
-        self._restricted: dict[str, float | None] = {}
-        """Devices that are restricted in the database, and client_outdated here: until when; None: for another version."""
+        self._restricted: dict[str, float] = {}
+        """Devices that are restricted in the database, and client_outdated here: until when (infinite: for another version)."""
         self._probe_at_once = False
 
     @property
@@ -271,7 +271,7 @@ class LibraryWatch(Service):
         queue = self._scheduler.queues.get(report.device_id)
         if queue is not None and queue.device.state is DeviceState.RESTRICTED:
             # Its row goes on to say so: the restriction may outlast this.
-            self._restricted[report.device_id] = report.until
+            self._restricted[report.device_id] = math.inf if report.until is None else report.until
             self._devices.withhold(report, epoch)
         else:
             self._devices.state_changed(report, epoch, quietly=not alone)
@@ -279,7 +279,7 @@ class LibraryWatch(Service):
     def _end_restricted(self, now: float) -> None:
         """Devices whose time is over are as restricted as their rows say."""
         for device_id, until in list(self._restricted.items()):
-            if (math.inf if until is None else until) <= now:
+            if until <= now:
                 del self._restricted[device_id]
                 self._devices.end_withholding(device_id)
 
