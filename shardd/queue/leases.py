@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-from shardd.queue.database import Database, Record, first
+from shardd.queue.beats import BeatMemory
+from shardd.queue.database import Database, Params, Record, first
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,37 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class LastBeat:
+    """The last renewal of a node, alive or not, as the database knows it."""
+
+    name: str
+    incarnation: UUID
+    pid: int
+    host: str
+    state_dir: str
+    address: str | None
+    """From where it came; None: through a socket."""
+    beats: int
+    beat: UUID | None
+    at: float | None
+    """By the database's clock."""
+
+    @property
+    def where(self) -> str:
+        """In words."""
+        return describe(self.name, self.host, self.pid, self.state_dir)
+
+
+class Renewed(NamedTuple):
+    """What became of a renewal."""
+
+    current: bool
+    """Whether this supervisor is the node's present one."""
+    epochs: set[int]
+    """Whose leases are still valid."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """A live node, as a command sees it."""
 
@@ -93,9 +127,14 @@ async def is_any_served(database: Database) -> bool:
 class Leases:
     """The leases' statements, on behalf of one incarnation of one node."""
 
-    def __init__(self, database: Database, *, node: NodeIdentity, incarnation: UUID, ttl: float) -> None:
+    def __init__(
+        self, database: Database, *, node: NodeIdentity, incarnation: UUID, ttl: float, memory: BeatMemory | None = None
+    ) -> None:
         """`ttl`: seconds for which a lease is valid."""
+        self.memory = memory or BeatMemory()
         self._database = database
+        # One statement after the other: one that waited for a connection would not know the beat of the one before it.
+        self._turn = asyncio.Lock()
         self._node = {**asdict(node), "incarnation": incarnation}
         self._who = {"id": node.id, "incarnation": incarnation}
         self._ttl = ttl
@@ -103,7 +142,17 @@ class Leases:
     async def register(self, shards: int, version: str) -> bool:
         """Record that this incarnation has started; False: another supervisor may be running on a copy of the state folder."""
         params = {**self._node, "shards": shards, "version": version, "pid": os.getpid(), "ttl": self._ttl}
-        return await self._database.value("register_node", params) is not None
+        async with self._turn:
+            await self.memory.intend()
+            row = first(await self._database.rows(Record, "register_node", {**params, "next": self.memory.next}))
+            if row is None:
+                return False
+            await self.memory.acknowledge(**row)
+        return True
+
+    async def last_beat(self) -> LastBeat | None:
+        """What is known of this node; None: it is not registered."""
+        return first(await self._database.rows(LastBeat, "last_beat", {"id": self._node["id"]}))
 
     async def release_earlier(self) -> None:
         """End the leases of earlier incarnations of this node."""
@@ -121,26 +170,34 @@ class Leases:
         """Tell a live node of another supervisor that was refused because of it."""
         await self._database.execute("report_rival", {"incarnation": incarnation, "rival": rival})
 
-    async def renew(self, epochs: Sequence[int], *, away: bool = False, leaving: bool = False) -> tuple[bool, set[int]]:
-        """Renew leases; returns whether this incarnation is the node's present one, and the epochs that are still valid.
-
-        `away`: this node takes no leases for now; `leaving`: it stops.
-        """
-        params = {**self._who, "ttl": self._ttl, "epochs": list(epochs), "away": away, "leaving": leaving}
-        (row,) = await self._database.rows(Record, "renew_leases", params)
-        return row["current"], set(row["epochs"])
+    async def renew(self, epochs: Sequence[int], *, away: bool = False, leaving: bool = False) -> Renewed:
+        """Renew leases. `away`: this node takes no leases for now; `leaving`: it stops."""
+        params = {"ttl": self._ttl, "epochs": list(epochs), "away": away, "leaving": leaving}
+        async with self._turn:
+            await self.memory.intend()
+            (row,) = await self._database.rows(Record, "renew_leases", self._mine(params))
+            if row["beats"] is not None:
+                await self.memory.acknowledge(row["beats"], row["at"])
+        return Renewed(row["beats"] is not None, set(row["epochs"]))
 
     async def take(self, shard: int) -> int | None:
         """Take a shard; returns the new epoch, or None when another node has it."""
-        params = {**self._who, "name": self._node["name"], "ttl": self._ttl, "shard": shard}
-        epoch: int | None = await self._database.value("take_lease", params)
+        params = {"name": self._node["name"], "ttl": self._ttl, "shard": shard}
+        async with self._turn:
+            epoch: int | None = await self._database.value("take_lease", self._mine(params))
         return epoch
 
     async def release(self, epochs: Sequence[int], drained: Sequence[int], *, leaving: bool = False) -> None:
         """Release leases; `drained`: the epochs under which nothing is in flight any more; `leaving`: this node stops."""
-        params = {**self._who, "epochs": list(epochs), "drained": list(drained), "leaving": leaving}
-        await self._database.execute("release_leases", params)
+        params = {"epochs": list(epochs), "drained": list(drained), "leaving": leaving}
+        async with self._turn:
+            await self._database.execute("release_leases", self._mine(params))
 
     async def forget(self) -> None:
         """Record that this incarnation has stopped."""
-        await self._database.execute("forget_node", self._who)
+        async with self._turn:
+            await self._database.execute("forget_node", self._mine({}))
+
+    def _mine(self, params: Params) -> Params:
+        """With what shows that this supervisor is the node."""
+        return {**self._who, **params, "beat": self.memory.beat, "next": self.memory.next}

@@ -119,13 +119,14 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     notes: Callable[[], Sequence[str]],
     ask_to_stop: Callable[[], None],
     end: Callable[[SharddError], None],
+    end_at_once: Callable[[SharddError], None],
     reload_asked: asyncio.Event,
 ) -> Composition:
     """Make the parts.
 
     `lock`, `state_id`: of the state folder; `incarnation`: of this supervisor; `earlier`: those that ran on the folder before;
-    `end`: ends this supervisor with an error; `lifeline`: see `WorkerProcess`; `database`: where it is, in words;
-    `sessions_dsn`: of the sessions of devices; `notes`: for the status.
+    `end`: ends this supervisor with an error, `end_at_once` also without settling; `lifeline`: see `WorkerProcess`;
+    `database`: where it is, in words; `sessions_dsn`: of the sessions of devices; `notes`: for the status.
     """
     current, steps, defects = CurrentConfig(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
@@ -338,6 +339,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         read_devices=device_sync.sync,
         renewed=router.wake,
         end=end,
+        end_at_once=end_at_once,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )

@@ -141,6 +141,23 @@ async def test_a_supervisor_that_was_silent_ends_when_another_took_over_as_its_n
     assert set(deliveries(one, copy).values()) == {1}
 
 
+async def test_a_supervisor_whose_copy_goes_on_ends_and_settles_nothing(
+    make_daemon: MakeNode, dsn: str, producer: Producer, superuser_dsn: str
+) -> None:
+    """Two machines were resumed from one snapshot: what this one has in flight, the other one has in flight, too."""
+    one = node_on(make_daemon, dsn, node="one", transports={"sandbox": {"connect_for": "10m"}})
+    producer.add_devices(2)
+    producer.add_jobs(2, 2)
+    await one.start()
+    await one.until(lambda s: s["totals"]["in_flight"] == 2)
+    with psycopg.connect(superuser_dsn, autocommit=True) as other:
+        other.execute("UPDATE shardd.nodes SET beats = beats + 1, beat = gen_random_uuid(), address = '192.0.2.7'")
+    assert await one.wait_end() == 75
+    assert f"state_dir {one.home}) at 192.0.2.7 is this very supervisor" in one.log_tail()
+    assert "resumed from one snapshot" in one.log_tail()
+    assert producer.states() == {"sending": 2}
+
+
 async def test_a_stop_gives_each_shard_away_as_soon_as_its_worker_is_gone(
     make_daemon: MakeNode, dsn: str, producer: Producer
 ) -> None:

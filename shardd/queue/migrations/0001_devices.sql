@@ -107,7 +107,11 @@ CREATE TABLE shardd.nodes (
     place       text,                      -- the lock of its state folder, in one run of a kernel; NULL: unknown. Who holds that lock now
                                            -- knows that the incarnation is dead
     rival       text,                      -- another supervisor that was refused because of this one, and when
-    rival_at    timestamptz
+    rival_at    timestamptz,
+    beats       bigint NOT NULL DEFAULT 0, -- how often it was renewed, by all its incarnations
+    beat        uuid,                      -- drawn anew for each renewal: who does not know it is a copy of who drew it
+    beat_at     timestamptz,
+    address     text                       -- from where it was renewed; NULL: through a socket
 );
 
 -- One row for each time that a node took a shard. An epoch is never reused.

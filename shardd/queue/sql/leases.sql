@@ -1,19 +1,28 @@
--- Which node owns which shard. All times are by the database's clock.
+-- Which node owns which shard. All times are by the database's clock. A statement of a node counts only if it knows the last beat: `beat`, or
+-- `next` if that was stored without an answer. Otherwise another supervisor is this node now, perhaps one with the same incarnation: a
+-- machine that was resumed from a snapshot, beside the one of which the snapshot was made.
 
 -- name: register_node
 -- Records the start of a supervisor on a state folder (`id`), unless another one may be running on a copy of it: an earlier incarnation is
--- dead if it held the very lock that this one holds (`place`), or was silent for `ttl` seconds and has no lease. Returns the id; no row:
+-- dead if it held the very lock that this one holds (`place`), or was silent for `ttl` seconds and has no lease. Returns the beats; no row:
 -- refused.
-INSERT INTO shardd.nodes AS n (id, name, incarnation, shards, version, pid, host, state_dir, place)
-VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s)
+INSERT INTO shardd.nodes AS n (id, name, incarnation, shards, version, pid, host, state_dir, place, beats, beat, beat_at, address)
+VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s, 1, %(next)s, now(),
+        host(inet_client_addr()))
 ON CONFLICT (id) DO UPDATE SET
     name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
     host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
-    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL
+    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL,
+    beats = n.beats + 1, beat = EXCLUDED.beat, beat_at = EXCLUDED.beat_at, address = EXCLUDED.address
  WHERE n.incarnation = EXCLUDED.incarnation OR n.place = EXCLUDED.place
     OR (n.seen_at <= now() - make_interval(secs => %(ttl)s)
         AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()))
-RETURNING id;
+RETURNING beats, extract(epoch FROM beat_at)::float8 AS at;
+
+-- name: last_beat
+-- What is known of a node, alive or not.
+SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, beats, beat, extract(epoch FROM beat_at)::float8 AS at
+  FROM shardd.nodes WHERE id = %(id)s;
 
 -- name: live_nodes
 -- Every node that was seen within `ttl` seconds, and whether it takes shards; `rival_age` in seconds.
@@ -26,24 +35,26 @@ SELECT id, name, incarnation, shards, away_since IS NULL AND leaving_at IS NULL 
 SELECT shard, node_id, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM shardd.leases WHERE expires_at > now();
 
 -- name: report_rival
--- Tells a live node of a supervisor that was refused because of it.
-UPDATE shardd.nodes SET rival = %(rival)s, rival_at = now() WHERE incarnation = %(incarnation)s;
+-- Tells a live node of a supervisor that was refused because of it, and from where.
+UPDATE shardd.nodes SET rival = %(rival)s || coalesce(' at ' || host(inet_client_addr()), ''), rival_at = now() WHERE incarnation = %(incarnation)s;
 
 -- name: renew_leases
 -- Records that this incarnation is alive, and whether it is away or `leaving` (see release_leases), and renews the leases under its epochs. An
--- expired lease is not renewed: another node may be taking it over. Returns the epochs that are still valid, and whether this incarnation is
--- the node's present one (`current`): not, if another supervisor took over while this one was silent. An epoch identifies a lease only
--- together with its node: a fail-over that loses commits can hand out a number again.
+-- expired lease is not renewed: another node may be taking it over. Returns the epochs that are still valid, and the node's beats; NULL, and
+-- nothing is changed, if this supervisor is not the node's present one. An epoch identifies a lease only together with its node: a fail-over
+-- that loses commits can hand out a number again.
 WITH seen AS (
-    UPDATE shardd.nodes SET seen_at = now(), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END,
+    UPDATE shardd.nodes SET seen_at = now(), beats = beats + (beat IS DISTINCT FROM %(next)s)::integer, beat = %(next)s, beat_at = now(),
+           address = host(inet_client_addr()), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END,
            leaving_at = CASE WHEN %(leaving)s THEN coalesce(leaving_at, now()) ELSE leaving_at END
-     WHERE id = %(id)s AND incarnation = %(incarnation)s RETURNING 1
+     WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s)
+    RETURNING beats, extract(epoch FROM beat_at)::float8 AS at
 ), renewed AS (
     UPDATE shardd.leases SET expires_at = now() + make_interval(secs => %(ttl)s)
      WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s AND expires_at > now() AND EXISTS (SELECT FROM seen)
     RETURNING epoch
 )
-SELECT EXISTS (SELECT FROM seen) AS current, array(SELECT epoch FROM renewed) AS epochs;
+SELECT array(SELECT epoch FROM renewed) AS epochs, seen.beats, seen.at FROM (SELECT) AS always LEFT JOIN seen ON true;
 
 -- name: release_earlier_leases
 -- Ends the leases of earlier incarnations that are dead for certain: of this node, and of one that had this state folder's lock under
@@ -58,10 +69,11 @@ RETURNING l.shard;
 
 -- name: take_lease
 -- Takes a shard that is free or whose lease has expired. Returns the new epoch, or no row when another node holds it, or when this
--- incarnation is not the node's present one.
+-- supervisor is not the node's present one.
 WITH free AS MATERIALIZED (
     SELECT %(shard)s::integer AS shard
-     WHERE EXISTS (SELECT FROM shardd.nodes WHERE id = %(id)s AND incarnation = %(incarnation)s)
+     WHERE EXISTS (SELECT FROM shardd.nodes
+                    WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s))
        AND NOT EXISTS (
          SELECT FROM shardd.leases WHERE shard = %(shard)s AND expires_at > now() AND node_id <> %(id)s FOR UPDATE)
 ), next AS (
@@ -76,12 +88,15 @@ RETURNING epoch;
 -- name: release_leases
 -- Releases a node's shards, so that another node need not wait for the leases to expire. `drained`: the epochs under which nothing is in
 -- flight. `leaving`: the node stops, so the others share without it from the same moment on.
-WITH drained AS (
-    UPDATE shardd.epochs SET drained_at = now() WHERE epoch = ANY (%(drained)s::bigint[])
+WITH me AS (
+    SELECT FROM shardd.nodes WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s)
+), drained AS (
+    UPDATE shardd.epochs SET drained_at = now() WHERE epoch = ANY (%(drained)s::bigint[]) AND EXISTS (SELECT FROM me)
 ), leaving AS (
-    UPDATE shardd.nodes SET leaving_at = coalesce(leaving_at, now()) WHERE %(leaving)s AND id = %(id)s AND incarnation = %(incarnation)s
+    UPDATE shardd.nodes SET leaving_at = coalesce(leaving_at, now()) WHERE %(leaving)s AND id = %(id)s AND EXISTS (SELECT FROM me)
 )
-DELETE FROM shardd.leases WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s RETURNING shard;
+DELETE FROM shardd.leases
+ WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s AND EXISTS (SELECT FROM me) RETURNING shard;
 
 -- name: any_lease
 -- Whether a node serves any shard.
@@ -99,4 +114,4 @@ SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NO
 
 -- name: forget_node
 -- Records that a supervisor stopped cleanly, so that no other node waits for it.
-UPDATE shardd.nodes SET seen_at = '-infinity' WHERE id = %(id)s AND incarnation = %(incarnation)s;
+UPDATE shardd.nodes SET seen_at = '-infinity' WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s);

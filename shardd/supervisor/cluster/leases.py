@@ -8,7 +8,7 @@ fail without consequence.
 
 A node is its state folder. A supervisor whose folder is a copy of one that is in use, or whose name another node has, is refused;
 after a crash, one that cannot know whether its predecessor is dead (another host, or the machine restarted) waits until that has
-been silent for a lease's time.
+been silent for a lease's time. Of two machines that were resumed from one snapshot, one goes on (`shardd.queue.beats`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
-from shardd.queue.leases import Lease, Leases, Node, NodeIdentity, describe
+from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, describe
 from shardd.supervisor.cluster.plan import plan
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
@@ -41,6 +41,10 @@ RIVAL_SHOWN: Final = 300.0
 COPIED: Final = (
     "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
     "incarnations and journal/ in the copy, and give it a `node` of its own"
+)
+CLONED: Final = (
+    "both were resumed from one snapshot of a machine. This one ends without another word to the database. Stop one of the "
+    "machines; to run both, delete state.id, incarnations and journal/ in one of them, and give it a `node` of its own"
 )
 
 
@@ -76,7 +80,9 @@ class LeaseKeeper:
         self._moving: dict[int, asyncio.Task[None]] = {}
         self._nodes: list[Node] = []  # alive when the leases were last renewed
         self.displaced_by: str | None = None
-        """The supervisor that took over as this node while this one was silent; None: there is none."""
+        """The supervisor that is this node now; None: there is none."""
+        self.cloned = False
+        """That is a copy of this process: it has the same leases, claims, and jobs in flight."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
         self.on_leaving: Callable[[], None] = lambda: None
@@ -167,6 +173,8 @@ class LeaseKeeper:
 
     def displacement(self) -> str:
         """What `displaced_by` means, in words."""
+        if self.cloned:
+            return f"{self.displaced_by} is this very supervisor, {self._me}, on another machine: {CLONED}"
         return f"{self.displaced_by} took over as this node while this supervisor, {self._me}, was silent: {COPIED}"
 
     @property
@@ -241,9 +249,7 @@ class LeaseKeeper:
         began = boot_now()
         current, good = await self._leases.renew(list(self._epochs.values()), away=self._away, leaving=self._leaving)
         if not current:
-            nodes = await self._leases.live_nodes()
-            other = next((node for node in nodes if node.id == self._node.id), None)
-            self.displaced_by = "another supervisor" if other is None else other.where
+            await self._displaced(await self._leases.last_beat())
         lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
         for shard in lost:
             del self._epochs[shard]
@@ -254,6 +260,16 @@ class LeaseKeeper:
         self.deadlines = Deadlines(soft=end - self._margin, hard=end - self._margin / 2)
         self.on_renewed(self.epochs)
         return lost
+
+    async def _displaced(self, other: LastBeat | None) -> None:
+        self.displaced_by = "another supervisor" if other is None else other.where
+        if other is not None and other.incarnation == self.incarnation:
+            self.cloned = True
+            if other.address is not None:
+                self.displaced_by += f" at {other.address}"
+            await self._leases.report_rival(
+                self.incarnation, f"{self._me}, resumed from the same snapshot of a machine,"
+            )
 
     async def _move(self, shard: int, drained: Awaitable[None]) -> None:
         try:

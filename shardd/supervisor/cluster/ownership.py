@@ -29,12 +29,13 @@ class Ownership(Service):
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
         end: Callable[[SharddError], None],
+        end_at_once: Callable[[SharddError], None],
         hindered_for: Callable[[], float],
         away_after: float,
     ) -> None:
         """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
 
-        `end`: ends the supervisor, because another one is this node now.
+        `end`: ends the supervisor, because another one is this node now. `end_at_once`: without settling anything.
 
         `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
         own to other nodes after `away_after` seconds.
@@ -45,6 +46,7 @@ class Ownership(Service):
         self._read_devices = read_devices
         self._renewed = renewed
         self._end = end
+        self._end_at_once = end_at_once
         self._hindered_for = hindered_for
         self._away_after = away_after
 
@@ -68,9 +70,13 @@ class Ownership(Service):
             log.warning("this node cannot hand jobs over: its shards go to other nodes", action="lease")
         await self._keeper.run_cycle(self._workers.give_back, may_take=not hindered, away=away)
         if self._keeper.displaced_by is not None:
-            # What it has in flight is settled at the end, and resolves doubts that the other one had about it.
             self._workers.fence(self._keeper.drop_all())
-            self._end(AlreadyRunningError(self._keeper.displacement()))
+            error = AlreadyRunningError(self._keeper.displacement())
+            if self._keeper.cloned:
+                # Whatever it settled would also settle what the other one has in flight.
+                self._end_at_once(error)
+            # What it has in flight is settled at the end, and resolves doubts that the other one had about it.
+            self._end(error)
             return
         epochs = self._keeper.serving
         kept = {

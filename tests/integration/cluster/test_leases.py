@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -359,7 +361,9 @@ async def test_a_lease_that_is_lost_while_its_shard_is_drained_is_reported_at_on
         connection.execute("DELETE FROM shardd.leases WHERE shard = %s", [min(a.moving)])
         connection.execute("REVOKE ALL ON shardd.nodes FROM CURRENT_USER")
         connection.execute("GRANT UPDATE ON shardd.nodes TO CURRENT_USER")
-        connection.execute("GRANT SELECT (id, incarnation, away_since, leaving_at) ON shardd.nodes TO CURRENT_USER")
+        connection.execute(
+            "GRANT SELECT (id, incarnation, away_since, leaving_at, beats, beat, beat_at) ON shardd.nodes TO CURRENT_USER"
+        )
     with pytest.raises(DatabaseError):
         await a.run_cycle(forever)
     assert lost == {min(a.moving)}
@@ -613,6 +617,105 @@ async def test_of_two_supervisors_on_one_folder_the_later_one_wins_for_good(
         assert not old.good()
         await cycle(new, drained)
         assert new.epochs == kept
+
+
+# ---- two machines that were resumed from one snapshot
+
+
+def snapshot_of(node: LeaseKeeper) -> LeaseKeeper:
+    """Another machine with the same memory: same state folder, same boot, same incarnation, same leases."""
+    other = copy.copy(node)
+    other._leases = copy.copy(node._leases)
+    other._leases.memory = copy.copy(node._leases.memory)
+    other._epochs, other._moving = dict(node._epochs), {}
+    return other
+
+
+async def test_of_two_machines_resumed_from_one_snapshot_one_goes_on_and_both_are_named(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    one = keeper(database, "a")
+    await one.register()
+    await cycle(one, drained)
+    two = snapshot_of(one)
+    kept = one.epochs
+    await cycle(two, drained)
+    assert two.epochs == kept
+    await cycle(one, drained)
+    assert one.epochs == {}
+    assert (one.cloned, two.cloned) == (True, False)
+    assert one.displacement().count("node a on host host (pid ") == 2
+    assert "resumed from one snapshot" in one.displacement()
+    # Nothing that the loser does from here on touches what the other one has.
+    await one._leases.release(list(kept.values()), list(kept.values()), leaving=True)
+    assert await one._leases.take(0) is None
+    await one.give_up()
+    await cycle(two, drained)
+    assert two.epochs == kept
+    assert holders(dsn) == dict.fromkeys(range(8), "a")
+    (problem,) = two.problems()
+    assert "resumed from the same snapshot of a machine, was refused" in problem.text
+    assert problem.text.count("node a on host host (pid ") == 2
+    with connect(dsn) as connection:
+        query = "SELECT count(*) FROM shardd.epochs WHERE drained_at IS NOT NULL"
+        assert connection.execute(query).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_snapshot_that_is_made_while_a_renewal_waits_for_its_answer_is_noticed_too(
+    dsn: str, database: Database, drained: Drained, *, stored: bool
+) -> None:
+    one = keeper(database, "a")
+    await one.register()
+    await cycle(one, drained)
+    with lost_answer(one, stored=stored), pytest.raises(DatabaseError):
+        await cycle(one, drained)
+    two = snapshot_of(one)
+    for node in (one, two, one, two):
+        await cycle(node, drained)
+    assert [bool(node.epochs) for node in (one, two)] == [True, False]
+    assert two.cloned
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_an_answer_to_a_renewal_that_is_lost_does_no_harm(
+    dsn: str, database: Database, drained: Drained, *, stored: bool
+) -> None:
+    node = keeper(database, "a")
+    await node.register()
+    await cycle(node, drained)
+    kept = node.epochs
+    with lost_answer(node, stored=stored):
+        for _ in range(3):
+            with pytest.raises(DatabaseError):
+                await cycle(node, drained)
+    # What is released meanwhile counts, too.
+    await node.release(0)
+    assert holders(dsn) == dict.fromkeys(range(1, 8), "a")
+    await cycle(node, drained)
+    assert node.epochs == kept | {0: node.epochs[0]}
+    with connect(dsn) as connection:
+        assert connection.execute("SELECT beats FROM shardd.nodes").fetchone() == (3,)
+
+
+@contextmanager
+def lost_answer(node: LeaseKeeper, *, stored: bool) -> Iterator[None]:
+    """Meanwhile the connection breaks at each renewal, before or after the database has stored it."""
+    before = node._leases._database
+
+    class Breaking(Database):
+        async def rows(self, make: Any, name: str, params: Any = None, *, timeout: float | None = None) -> list[Any]:
+            if stored or name != "renew_leases":
+                found = await before.rows(make, name, params, timeout=timeout)
+            if name == "renew_leases":
+                raise DatabaseError("the connection is lost")
+            return found
+
+    node._leases._database = Breaking("")
+    try:
+        yield
+    finally:
+        node._leases._database = before
 
 
 # ---- when it looks

@@ -305,7 +305,9 @@ async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(
 
 async def take_epoch_of_same_run(database: Database) -> int:
     """The lease of shard 1 of the incarnation that has this epoch."""
-    taken = await Leases(database, node=identity("node-a"), incarnation=EARLIER, ttl=600.0).take(1)
+    leases = Leases(database, node=identity("node-a"), incarnation=EARLIER, ttl=600.0)
+    await leases.register(8, __version__)
+    taken = await leases.take(1)
     assert taken is not None
     return taken
 
