@@ -23,30 +23,20 @@ from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError, SharddError
 from shardd.hashing import shard_of
-from shardd.incoming_spool import IncomingSpool
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.devices import Devices
-from shardd.queue.events import Events
-from shardd.queue.forgetting import Forgetting
 from shardd.queue.groups import Groups
-from shardd.queue.inbox import Inbox
-from shardd.queue.jobs import Counts, Jobs
-from shardd.queue.lane_waits import LaneWaits
+from shardd.queue.jobs import Jobs
 from shardd.queue.leases import NodeIdentity
 from shardd.queue.library import LibraryRefusals
 from shardd.queue.opt_outs import OptOuts
-from shardd.queue.producers import ProducerAdmin
-from shardd.queue.server_limits import ServerLimits
 from shardd.queue.settle import Claim
-from shardd.queue.webhooks import WebhookAdmin, WebhookStore
+from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.node import Node, SystemdReporter
-from shardd.supervisor.cluster import cleanup, upkeep
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.cluster.renewal import Renewal
-from shardd.supervisor.cluster.server_watch import EVERY as SERVER_EVERY
-from shardd.supervisor.cluster.server_watch import ServerWatch
 from shardd.supervisor.cluster.session_pool import SessionPool
 from shardd.supervisor.cluster.session_store import devices_with_sessions, numbers_of
 from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
@@ -56,26 +46,15 @@ from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
-from shardd.supervisor.inbound.cloud_webhook import make_cloud_webhook
-from shardd.supervisor.inbound.inbox import InboxWriter
-from shardd.supervisor.inbound.media.downloads import MediaDownloads
-from shardd.supervisor.inbound.opt_out_answers import OptOutAnswers
 from shardd.supervisor.inbound.opt_outs import OptOutCheck, OptOutInbox
-from shardd.supervisor.inbound.path_webhook import make_path_webhooks
-from shardd.supervisor.inbound.receipt_spool import ReceiptSpool
-from shardd.supervisor.inbound.receipts import Receipts
-from shardd.supervisor.inbound.resends import RESENDS_EVERY, resend_unreadable
-from shardd.supervisor.inbound.unattributed import UnattributedReports
+from shardd.supervisor.inbound.reception import make_reception
 from shardd.supervisor.notifications import NotificationListener
-from shardd.supervisor.outbox.upkeep import CHECK_EVERY as HELD_EVERY
-from shardd.supervisor.outbox.upkeep import PURGE_EVERY, EventUpkeep
 from shardd.supervisor.outbox.webhooks import Webhooks
+from shardd.supervisor.periodic_work import make_periodic_work
 from shardd.supervisor.pools import Pools
 from shardd.supervisor.reload import Reload
 from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.scheduling.groups import GroupAssigner
-from shardd.supervisor.scheduling.lane_waits import EVERY as LANE_WAITS_EVERY
-from shardd.supervisor.scheduling.lane_waits import LaneWaitRecorder
 from shardd.supervisor.scheduling.library_watch import LibraryWatch
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import CampaignSync, DeviceSync
@@ -83,10 +62,9 @@ from shardd.supervisor.scheduling.visiting import Visits
 from shardd.supervisor.scheduling.work_notices import CHANNEL as NOTICES
 from shardd.supervisor.scheduling.work_notices import WorkNotices
 from shardd.supervisor.scheduling.work_poller import WorkPoller
-from shardd.supervisor.services import Periodic, Service, Steps
+from shardd.supervisor.services import Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
-from shardd.supervisor.workers.deaths import JOURNAL_RETRY
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.transports.whatsapp.version import installed_library
@@ -164,30 +142,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # Dispatch
     in_flight, poison = InFlight(), PoisonJobs()
     opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
-
-    def device_of(device_id: str) -> ipc.DeviceSpec | None:
-        queue = scheduler.queues.get(device_id)
-        return None if queue is None else queue.device.spec
-
-    spool = IncomingSpool(config.state_dir)
-    media = MediaDownloads(
-        Inbox(pools.general),
-        spool,
-        steps.add("deleting files of messages"),
-        config=config,
-        device_of=device_of,
-    )
-    inbox = InboxWriter(
-        Inbox(pools.incoming),
-        spool,
-        OptOuts(pools.incoming),
-        opt_outs=opt_outs,
-        media=media,
-        config=config,
-        spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
-        has_device=lambda device_id: device_id in scheduler.queues,
-    )
-    answers = OptOutAnswers(OptOuts(pools.opt_outs), opt_outs.contains, send)
     router = Router(
         incarnation=incarnation,
         jobs=jobs,
@@ -280,24 +234,17 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     router.on_advanced = work_notices.advanced
 
     # What comes back
-    receipts = Receipts(jobs, ReceiptSpool(config.state_dir))
-    unattributed = UnattributedReports()
-    cloud_webhook = make_cloud_webhook(
+    reception = make_reception(
         config,
-        scheduler,
-        receipts=receipts.keep,
-        incoming=inbox.receive,
+        pools,
+        steps,
+        jobs=jobs,
+        scheduler=scheduler,
+        opt_outs=opt_outs,
+        send=send,
+        spool_errors=lambda: [shard.spool_error for shard in workers.shards if shard.spool_error is not None],
         unavailable=device_sync.unavailable,
         removed=lambda: device_sync.removed,
-        unattributed=unattributed,
-    )
-    path_webhooks = make_path_webhooks(
-        config,
-        scheduler,
-        receipts=receipts.keep,
-        incoming=inbox.receive,
-        removed=lambda: device_sync.removed,
-        unattributed=unattributed,
     )
     webhooks = Webhooks(
         pools.general,
@@ -318,9 +265,9 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             dispatch=router,
             defects=defects,
             device_changed=library_watch.device_changed,
-            receipt=receipts.add,
-            opt_out_asked=answers.asked,
-            arrived=inbox.arrived,
+            receipt=reception.receipts.add,
+            opt_out_asked=reception.answers.asked,
+            arrived=reception.inbox.arrived,
             visited=visits.reported,
             login_answered=library_watch.answered,
             unencodable_device=scheduler.undeliverable,
@@ -357,13 +304,21 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         listener(NOTICES, work_notices.heard),
     )
 
-    # Start, status, reload
+    # Start, upkeep, status, reload
     take_over = TakeOver(keeper, ownership, recovery, workers, jobs, device_sync, campaign_sync, opt_outs)
-    counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.opens(time.monotonic()))
-    bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
-    forgetting = upkeep.ForgettingCheck(Forgetting(pools.general))
-    events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
-    server_watch = ServerWatch(ServerLimits(pools.watch))
+    periodic = make_periodic_work(
+        config,
+        current,
+        pools,
+        steps,
+        jobs=jobs,
+        scheduler=scheduler,
+        hint=work_poller.hint,
+        claim_watch=claim_watch,
+        recovery=recovery,
+        take_over=take_over,
+        embedded=embedded,
+    )
     session_pool = SessionPool(
         current,
         sessions_dsn,
@@ -376,8 +331,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     def apply(config: Config) -> None:
         workers.configure(config)
         opt_outs.configure(config)
-        inbox.configure(config)
-        media.configure(config)
+        reception.configure(config)
         webhooks.configure(config.webhooks)
         scheduler.limits_changed(time.monotonic())
         router.wake()
@@ -392,12 +346,14 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         device_sync=device_sync,
         state_watch=state_watch,
         library_watch=library_watch,
-        queue=lambda: counter.queue,
+        queue=periodic.queue,
         webhooks=webhooks.statuses,
-        unattributed=lambda: unattributed.count,
+        unattributed=lambda: reception.unattributed.count,
         reporters=(
-            *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, inbox, steps, bindings),
-            *(claim_watch, events, server_watch, visits, receipts, forgetting, media, session_pool, library_watch),
+            *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, steps, claim_watch, visits),
+            *(session_pool, library_watch),
+            *reception.reporters,
+            *periodic.reporters,
         ),
         notes=(
             lambda: recovery.notes,
@@ -406,7 +362,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             reload.notes,
             webhooks.notes,
             session_pool.notes,
-            unattributed.notes,
+            reception.unattributed.notes,
             *(each.notes for each in listeners),
         ),
         database=database,
@@ -417,66 +373,18 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # It also asks the node for its status.
     node.reporters = (*node.reporters, control)
 
-    # Upkeep
-    lane_waits = LaneWaitRecorder(LaneWaits(pools.general), scheduler)
-    order_groups = upkeep.OrderGroups(jobs, work_poller.hint)
-    # Work that may take long: no run of it is called hanging.
-    long = partial(Periodic, steps, patience=None)
-    # Work that costs the database much: the longer it takes, the longer it pauses.
-    seldom = partial(Periodic, steps, share=upkeep.SELDOM)
-    renew_every = config.lease.renew_every
-    periodic = [
-        Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
-        Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
-        Periodic(steps, "recording what lanes wait for", lane_waits.record, every=LANE_WAITS_EVERY),
-        Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
-        Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
-        Periodic(steps, "looking for interrupted erasures", forgetting.check, every=upkeep.FORGETTING_EVERY),
-        seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
-        seldom("looking for stuck claims", claim_watch.search, every=renew_every),
-        seldom("looking for claims of lost nodes", recovery.settle_lost_nodes, every=config.lease.ttl),
-        seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
-        seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
-        long("purging events", events.purge, every=PURGE_EVERY),
-        long(
-            "sending unreadable messages again",
-            partial(resend_unreadable, jobs, lambda: current.config.queue),
-            every=RESENDS_EVERY,
-        ),
-        long("bringing addresses up to date", OptOuts(pools.general).refresh, every=upkeep.SWEEP_EVERY),
-        long("ending expired jobs", partial(cleanup.end_expired, jobs), every=upkeep.EXPIRE_EVERY),
-        long(
-            "ending jobs of cancelled campaigns",
-            partial(cleanup.end_cancelled, pools.queue),
-            every=upkeep.CANCELLED_EVERY,
-        ),
-        long(
-            "deleting old rows",
-            lambda: cleanup.delete_old(pools.general, current.config.retention, current.config.inbox),
-            every=upkeep.RETENTION_EVERY,
-        ),
-    ]
-    if embedded is not None:
-        revive = partial(upkeep.revive, embedded)
-        periodic.append(Periodic(steps, "restarting the embedded PostgreSQL", revive, every=upkeep.POSTGRES_EVERY))
-
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
         control,
         session_pool,
         ownership,
         renewal,
-        *periodic,
+        *periodic.services,
         router,
         webhooks,
         opt_outs,
-        media,
-        inbox,
-        answers,
-        receipts,
+        *reception.services,
         visits,
-        *([] if cloud_webhook is None else [cloud_webhook]),
-        *path_webhooks,
         device_sync,
         campaign_sync,
         library_watch,
