@@ -43,6 +43,7 @@ from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import Death
@@ -140,7 +141,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         return workers.send(shard, message)
 
     # Dispatch
-    in_flight, poison = InFlight(), PoisonJobs()
+    in_flight, poison, memory = InFlight(), PoisonJobs(), SentMemory(config.state_dir)
     opt_outs = OptOutInbox(OptOuts(pools.opt_outs), config, partial(numbers_of, sessions_dsn))
     router = Router(
         incarnation=incarnation,
@@ -148,6 +149,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         scheduler=scheduler,
         in_flight=in_flight,
         poison=poison,
+        memory=memory,
         send=send,
         may_claim=lambda: keeper.good() and state_watch.error is None,
         batch=lambda: current.config.queue.batch,
@@ -169,6 +171,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         grace=LOST_AFTER * config.lease.ttl,
         zone_of=zone_of,
         poison=poison,
+        memory=memory,
     )
 
     async def settle_dead(shard: int, how: str, *, by_itself: bool) -> Claim | None:
@@ -350,7 +353,20 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         webhooks=webhooks.statuses,
         unattributed=lambda: reception.unattributed.count,
         reporters=(
-            *(defects, poison, workers, keeper, scheduler, state_watch, recovery, opt_outs, steps, claim_watch, visits),
+            *(
+                defects,
+                poison,
+                memory,
+                workers,
+                keeper,
+                scheduler,
+                state_watch,
+                recovery,
+                opt_outs,
+                steps,
+                claim_watch,
+                visits,
+            ),
             *(session_pool, library_watch),
             *reception.reporters,
             *periodic.reporters,
@@ -358,6 +374,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         notes=(
             lambda: recovery.notes,
             claim_watch.notes,
+            memory.notes,
             notes,
             reload.notes,
             webhooks.notes,

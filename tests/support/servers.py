@@ -117,14 +117,22 @@ class Server:
     def follow(self, primary: Server) -> None:
         """Become the standby of another server at the next start."""
         self.home.account.write(self.data / "standby.signal", "")
-        self.settings = {
-            **self.settings,
-            "primary_conninfo": f"host=127.0.0.1 port={primary.port} user=postgres sslmode=disable",
-            "recovery_target_timeline": "latest",
-        }
+        conninfo = f"host=127.0.0.1 port={primary.port} user=postgres sslmode=disable"
+        # Where ALTER SYSTEM can change it.
+        self.home.account.write(self.data / "postgresql.auto.conf", f"primary_conninfo = '{conninfo}'\n")
+        self.settings = {**self.settings, "recovery_target_timeline": "latest"}
 
     def promote(self) -> None:
         assert self.execute("SELECT pg_promote(true, 30)") == [(True,)]
+
+    def stop_following(self) -> None:
+        """Lag behind from now on: what the primary writes later never arrives."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + PATIENCE
+        while self.execute("SELECT FROM pg_stat_wal_receiver"):
+            assert time.monotonic() < end, "the standby still follows"
+            time.sleep(0.02)
 
     def wait_caught_up(self, primary: Server) -> None:
         """Wait until this standby has replayed everything that the primary has written so far."""

@@ -43,6 +43,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self._by_shard: dict[int, dict[ClaimKey, tuple[Claim, float]]] = {}  # with a worker, and since when
+        self._jobs: dict[tuple[int, int], ClaimKey] = {}  # with a worker, by id and token
+        self._waiting: dict[ClaimKey, tuple[int, Claim]] = {}  # for the outcome of the claim of that key
         self._ended: list[EndedClaim] = []
         self._settling: list[EndedClaim] = []
         self._refused: dict[ClaimKey, tuple[EndedClaim, str]] = {}  # with the error
@@ -52,10 +54,29 @@ class InFlight:
     def claimed(self, shard: int, claim: Claim) -> None:
         """A claim is with the worker of a shard from now on."""
         self._by_shard.setdefault(shard, {})[claim.key] = claim, time.monotonic()
+        self._jobs[claim.id, claim.token] = claim.key
 
     def returned(self, shard: int, outcome: Outcome) -> tuple[Claim, float] | None:
         """Remove and return the claim of an outcome, and since when the worker had it; None: it did not have it."""
-        return self._by_shard.get(shard, {}).pop(outcome.key, None)
+        found = self._by_shard.get(shard, {}).pop(outcome.key, None)
+        if found is not None:
+            del self._jobs[outcome.id, outcome.token]
+        return found
+
+    def joins(self, shard: int, claim: Claim) -> bool:
+        """Whether a worker has the job already, under a claim that the database has lost since.
+
+        Then the new claim waits for the outcome of that one (`joined`), and no worker gets it.
+        """
+        first = self._jobs.get((claim.id, claim.token))
+        if first is None:
+            return False
+        self._waiting[first] = shard, claim
+        return True
+
+    def joined(self, first: ClaimKey) -> tuple[int, Claim] | None:
+        """Remove and return the claim, with its shard, that waits for the outcome of this one, if one does."""
+        return self._waiting.pop(first, None)
 
     def of_shard(self, shard: int) -> list[Claim]:
         """What the worker of a shard has."""
@@ -120,16 +141,19 @@ class InFlight:
 
     def unsettled(self, shard: int) -> int:
         """How many claims of a shard are in flight or wait to be settled."""
-        return len(self._by_shard.get(shard, ())) + sum(ended.shard == shard for ended in self._unsettled())
+        waiting = sum(of == shard for of, _ in self._waiting.values())
+        return len(self._by_shard.get(shard, ())) + waiting + sum(ended.shard == shard for ended in self._unsettled())
 
     def epochs(self) -> set[int]:
         """The epochs of all claims."""
         with_workers = {claim.epoch for claims in self._by_shard.values() for claim, _ in claims.values()}
-        return with_workers | {ended.claim.epoch for ended in self._unsettled()}
+        waiting = {claim.epoch for _, claim in self._waiting.values()}
+        return with_workers | waiting | {ended.claim.epoch for ended in self._unsettled()}
 
     def missing(self, claims: Iterable[Claim]) -> list[Claim]:
         """Those of these claims that are unknown here, while none is being settled."""
         known = {key for of_shard in self._by_shard.values() for key in of_shard}
+        known |= {claim.key for _, claim in self._waiting.values()}
         known |= {ended.claim.key for ended in self._unsettled()}
         return [claim for claim in claims if claim.key not in known]
 

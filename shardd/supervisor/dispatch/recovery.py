@@ -1,7 +1,8 @@
 """What became of claims whose worker, supervisor or node died: settled from the journals, else in doubt.
 
 Claimed but never started → returned. Outcome known → settled. Started without outcome → in doubt. Where the journal may be
-incomplete (the machine went down), "never started" is in doubt too.
+incomplete (the machine went down), "never started" is in doubt too. What the database has forgotten is settled from the memory of
+what was sent (`SentMemory`), and what the journals know is added to that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from shardd.state_files import open_folder
 from shardd.states import MAY_HAVE_LEFT, JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import resolve_accepted, settle_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, PoisonJobs
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.router import Router
 from shardd.supervisor.dispatch.verdicts import NODE_DIED, Death, prepared_alone, verdicts
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -65,6 +67,7 @@ class Recovery:
         grace: float,
         zone_of: Callable[[str], tzinfo],
         poison: PoisonJobs,
+        memory: SentMemory,
     ) -> None:
         """`state`: the state folder's id; `incarnation`: of this supervisor; `earlier`: those that ran on this folder before.
 
@@ -80,6 +83,7 @@ class Recovery:
         self._grace = grace
         self._zone_of = zone_of
         self._poison = poison
+        self._memory = memory
         self._records: dict[int, Record] = {}
         """What the journals contained at the start: a commit of an earlier run may appear later."""
         self.blocked: dict[int, str] = {}
@@ -132,6 +136,7 @@ class Recovery:
         if boot_id() is None:
             self.notes.append(HIDDEN_BOOT)
             log.warning("the boot id cannot be read", action="recover", effect=HIDDEN_BOOT)
+        await asyncio.to_thread(self._memory.load)
         await self._recover()
 
     async def retry(self) -> set[int]:
@@ -161,6 +166,7 @@ class Recovery:
         journals: dict[int, Journal] = {}
         try:
             records = await self._read_all(only, journals, blocked)
+            self._remember(records.values())
 
             def is_due(shard: int) -> bool:
                 return shard not in blocked and (only is None or shard in only)
@@ -170,7 +176,7 @@ class Recovery:
                 if orphan.incarnation in self._earlier and not orphan.alive and is_due(orphan.shard):
                     claims.setdefault(orphan.shard, []).append(orphan.claim)
             # A missing journal proves nothing.
-            outcomes = [o for shard in claims for o in verdicts(claims[shard], records.get(shard, Record()), NODE_DIED)]
+            outcomes = [o for shard in claims for o in self._verdicts(claims[shard], records.get(shard, Record()))]
             refused = await self._settle([claim for of_shard in claims.values() for claim in of_shard], outcomes)
             shard_of = {claim.key: shard for shard, of_shard in claims.items() for claim in of_shard}
             # Another node may have called some of them in doubt meanwhile; our journals know better.
@@ -211,7 +217,7 @@ class Recovery:
             if claim.key in known and (doubt.lost or known[claim.key].verdict != Verdict.IN_DOUBT):
                 decisions.append(resolve(claim, known[claim.key]))
             elif doubt.lost and is_due(doubt.shard):
-                (outcome,) = verdicts([claim], records.get(doubt.shard, Record()), NODE_DIED)
+                (outcome,) = self._verdicts([claim], records.get(doubt.shard, Record()))
                 decisions.append(resolve(claim, outcome))
             shard_of[claim.key] = doubt.shard
         if not decisions:
@@ -298,16 +304,40 @@ class Recovery:
         """How a claim ends whose epoch has no lease any more; None: that may still be known to somebody."""
         claim = orphan.claim
         if orphan.drained:
-            return Outcome(*claim.key, Verdict.RETURNED, at=time.time())
+            return self._memory.recall(claim) or Outcome(*claim.key, Verdict.RETURNED, at=time.time())
         if orphan.alive or orphan.incarnation == self._incarnation:
             return None  # its supervisor knows
         if orphan.incarnation in self._earlier and orphan.shard in self.blocked:
             return None  # it waits for a readable journal of this node
         if orphan.incarnation in self._earlier:
-            (outcome,) = verdicts([claim], self._records.get(orphan.shard, Record()), NODE_DIED)
+            (outcome,) = self._verdicts([claim], self._records.get(orphan.shard, Record()))
             return outcome
         error = f"node {orphan.node} was lost while this was in flight"
         return Outcome(*claim.key, Verdict.IN_DOUBT, error=error, at=time.time(), error_class=ErrorClass.NODE)
+
+    def _verdicts(self, claims: Sequence[Claim], record: Record) -> list[Outcome]:
+        """What became of claims of an earlier supervisor, by a journal, or else by the memory of what was sent."""
+        proven = verdicts(claims, record, NODE_DIED)
+        return [self._recalled(claim, outcome) for claim, outcome in zip(claims, proven, strict=True)]
+
+    def _recalled(self, claim: Claim, outcome: Outcome) -> Outcome:
+        """What the memory knows, where that is more than what a journal proves."""
+        if outcome.verdict not in (Verdict.RETURNED, Verdict.IN_DOUBT):
+            return outcome
+        known = self._memory.recall(claim)
+        return outcome if known is None or known.verdict == outcome.verdict else known
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        """Note what the journals know: the database may have forgotten the claims themselves."""
+        for record in records:
+            for claim, outcome in record.outcomes.items():
+                if record.phase(claim) is Phase.ENDED:
+                    self._memory.note(outcome)
+            # In one with a hole the outcome may be missing, and the job may rightly be in the queue.
+            if record.complete:
+                for claim in record.started - record.outcomes.keys():
+                    self._memory.note_started(claim)
+        self._memory.write()
 
     async def _settle(self, claims: list[Claim], outcomes: list[Outcome]) -> dict[ClaimKey, str]:
         """Settle without the router; returns the claims that the database refuses to settle, with the errors."""

@@ -5,6 +5,9 @@ shards. While a cycle is in the database, outcomes gather for the next one, so t
 
 When the database does not answer, nothing is lost and nothing is claimed: outcomes wait here (and in the journals). After the
 first answer an audit asks which claims the database has, because a claim may have been committed whose answer never arrived.
+
+When the database has forgotten commits, it offers jobs again whose messages were sent. So each claim is compared with what is in
+flight and with what was sent (`SentMemory`) before a worker gets it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from shardd import ipc
 from shardd.backoff import full_jitter
@@ -28,6 +33,7 @@ from shardd.states import Verdict
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, InFlight, PoisonJobs
 from shardd.supervisor.dispatch.latencies import Latencies
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.scheduling.scheduler import NO_SHARD, Scheduler
 from shardd.supervisor.services import Service
 from shardd.tasks import wait_for_event
@@ -64,6 +70,7 @@ class Router(Service):
         scheduler: Scheduler,
         in_flight: InFlight,
         poison: PoisonJobs,
+        memory: SentMemory,
         send: Callable[[int, ipc.ToWorker], bool],
         may_claim: Callable[[], bool],
         batch: Callable[[], int],
@@ -81,6 +88,7 @@ class Router(Service):
         self._scheduler = scheduler
         self._in_flight = in_flight
         self._poison = poison
+        self._memory = memory
         self._send = send
         self._may_claim = may_claim
         self._batch = batch
@@ -131,6 +139,10 @@ class Router(Service):
                 if outcome.verdict == Verdict.SENT:
                     self.latencies.send.observe(now - since)
                 self._end(shard, claim, outcome, now, wall)
+                if (waiting := self._in_flight.joined(claim.key)) is not None:
+                    of, again = waiting
+                    same = msgspec.structs.replace(outcome, epoch=again.epoch, attempt=again.attempt)
+                    self._end(of, again, same, now, wall, known=True)
         self._wake.set()
 
     def in_flight(self, shard: int) -> list[Claim]:
@@ -271,6 +283,11 @@ class Router(Service):
         for job in claimed:
             claim = job.claim
             shard = self._scheduler.shard_of(claim.device_id)
+            if self._in_flight.joins(shard, claim):
+                continue
+            if (known := self._memory.recall(claim)) is not None:
+                self._end(shard, claim, known, time.monotonic(), time.time(), known=True)
+                continue
             self._in_flight.claimed(shard, claim)
             if job.fault is not None:
                 ended = _ended(claim, Verdict.PERMANENT, job.fault, ErrorClass.CONTENT)
@@ -301,6 +318,7 @@ class Router(Service):
 
     async def _finish(self, settled: list[EndedClaim]) -> None:
         """Let the workers' journals forget these claims, and wake whoever waits for them."""
+        self._memory.write()
         by_shard: dict[int, list[ClaimKey]] = {}
         for ended in settled:
             by_shard.setdefault(ended.shard, []).append(ended.claim.key)
@@ -328,11 +346,16 @@ class Router(Service):
                 self._in_flight.refuse(ended, errors[ended.claim.key])
         await self._finish([ended for ended in stale if ended.claim.key not in errors])
 
-    def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float) -> None:
+    def _end(self, shard: int, claim: Claim, outcome: Outcome, now: float, wall: float, *, known: bool = False) -> None:
+        """A claim ended. `known`: as its job did before, which the database has forgotten."""
+        self._memory.note(outcome)
         decision = settle(claim, outcome, self._backoff(), wall)
         ended = EndedClaim(shard, claim, outcome, decision)
         self._in_flight.end(ended)
         self._scheduler.ended(claim, outcome, now, back=isinstance(decision, Release) and decision.due_at is None)
+        if known:
+            log.warning("settled again: the database lost it", action="recall", job=claim.id, verdict=outcome.verdict)
+            return
         self.shard_totals[shard][outcome.verdict] += 1
         self._poison.check(ended)
         if (words := LOG_WORDS.get(Verdict(outcome.verdict))) is not None:
@@ -344,16 +367,19 @@ class Router(Service):
     def _return_lost(self, claims: list[Claim]) -> None:
         """Of these claims, which the database has while no cycle is under way, return those that are unknown here.
 
-        They never reached a worker: only claims named by the answer of a cycle do.
+        They never reached a worker: only claims named by the answer of a cycle do. Unless the database has lost their outcome.
         """
         now, wall = time.monotonic(), time.time()
-        lost = self._in_flight.missing(claims)
-        for claim in lost:
+        returned = 0
+        for claim in self._in_flight.missing(claims):
             self._scheduler.found_in_flight(claim)
-            self._end(self._scheduler.shard_of(claim.device_id), claim, _ended(claim, Verdict.RETURNED), now, wall)
-        if lost:
-            log.warning("claims that no worker has returned to the queue", action="audit", jobs=len(lost))
-            self.lost_claims = (len(lost), now)
+            known = self._memory.recall(claim)
+            returned += known is None
+            outcome = known or _ended(claim, Verdict.RETURNED)
+            self._end(self._scheduler.shard_of(claim.device_id), claim, outcome, now, wall, known=known is not None)
+        if returned:
+            log.warning("claims that no worker has returned to the queue", action="audit", jobs=returned)
+            self.lost_claims = (returned, now)
 
     async def _return_doubts(self) -> None:
         """Likewise for claims that another node called in doubt while this one was out of reach.
@@ -362,7 +388,9 @@ class Router(Service):
         """
         doubts = await self._jobs.find_doubts([], [self._incarnation])
         never = self._in_flight.missing(doubt.claim for doubt in doubts if doubt.lost)
-        changed, _ = await resolve_accepted(self._jobs, [resolve(one, _ended(one, Verdict.RETURNED)) for one in never])
+        outcomes = [self._memory.recall(one) or _ended(one, Verdict.RETURNED) for one in never]
+        decisions = [resolve(one, outcome) for one, outcome in zip(never, outcomes, strict=True)]
+        changed, _ = await resolve_accepted(self._jobs, decisions)
         if changed:
             log.warning("jobs in doubt that no worker had returned to the queue", action="audit", jobs=changed)
 

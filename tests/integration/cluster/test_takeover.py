@@ -17,6 +17,7 @@ from shardd.queue.settle import JobBackoff
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.dispatch import recovery
 from shardd.supervisor.dispatch.in_flight import PoisonJobs
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.recovery import Recovery
 from shardd.supervisor.takeover import TakeOver
 from tests.support.queue_rows import connect, identity, take_epoch
@@ -44,6 +45,7 @@ async def test_while_a_worker_of_the_earlier_run_lives_its_leases_stay(
     orphans = Recovery(
         tmp_path, STATE, Jobs(database), incarnation=now, earlier=[earlier], shards=8,
         backoff=lambda: JobBackoff(first=5, cap=600), grace=60.0, zone_of=lambda _: UTC, poison=PoisonJobs(),
+        memory=SentMemory(tmp_path),
     )  # fmt: skip
     later_steps: Any = None
     start = TakeOver(keeper, later_steps, orphans, *[later_steps] * 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -26,6 +27,7 @@ from shardd.queue.settle import Claim, JobBackoff
 from shardd.states import Verdict
 from shardd.supervisor.dispatch import recovery, verdicts
 from shardd.supervisor.dispatch.in_flight import PoisonJobs
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.recovery import Recovery
 from tests.support.queue_rows import (
     add_devices,
@@ -91,6 +93,7 @@ def make_recovery(
     return Recovery(
         tmp_path, STATE, Jobs(database), incarnation=uuid4(), earlier=[EARLIER] if node == "node-a" else [], shards=8,
         backoff=lambda: BACKOFF, grace=GRACE, zone_of=lambda _: UTC, poison=poison or PoisonJobs(),
+        memory=SentMemory(tmp_path),
     )  # fmt: skip
 
 
@@ -224,16 +227,35 @@ async def test_all_cases_at_once_and_twice(
     assert states(dsn) == wanted
 
 
-async def test_an_entry_of_an_earlier_claim_says_nothing_of_the_present_one(
-    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+@pytest.mark.parametrize(
+    ("verdict", "state"), [(Verdict.TRANSIENT, "queued"), (Verdict.SENT, "sent"), (Verdict.IN_DOUBT, "in_doubt")]
+)
+async def test_an_entry_of_an_earlier_claim_counts_only_if_its_message_may_have_left(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path, *, verdict: Verdict, state: str
 ) -> None:
+    """Then the database has lost a commit: the row would otherwise not be claimed again."""
     (first,) = await in_flight(dsn, jobs, epoch)
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.jobs SET claimed_epoch = NULL")
     (second,) = await claim(jobs, epoch, "a")
-    write_journal(tmp_path, known(first))
+    write_journal(tmp_path, known(first, verdict))
     await recovered(tmp_path, database)
-    assert (second.id, row_of(dsn, second.id)["state"]) == (first.id, "queued")
+    assert (second.id, row_of(dsn, second.id)["state"]) == (first.id, state)
+
+
+async def test_what_an_earlier_run_settled_is_settled_again_if_the_database_has_lost_it(
+    dsn: str, database: Database, jobs: Jobs, epoch: int, tmp_path: Path
+) -> None:
+    """The journal has forgotten it, and would prove that it was never started."""
+    sent, doubt, other = await in_flight(dsn, jobs, epoch, 3)
+    memory = SentMemory(tmp_path)
+    memory.note(known(sent, message_id="3EB0", at=time.time()))
+    memory.note(known(doubt, Verdict.IN_DOUBT, at=time.time()))
+    memory.write()
+    write_journal(tmp_path)
+    await recovered(tmp_path, database)
+    assert states(dsn) == {sent.id: "sent", doubt.id: "in_doubt", other.id: "queued"}
+    assert row_of(dsn, sent.id)["message_id"] == "3EB0"
 
 
 async def test_an_entry_speaks_of_no_row_that_got_the_same_id_after_a_restore(

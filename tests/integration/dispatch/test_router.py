@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from shardd import ipc
 from shardd.errors import DatabaseError
 from shardd.ipc import JobSpec, Outcome
 from shardd.pacing import DevicePace, Pace
+from shardd.queue.columns import ARCHIVED
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
@@ -32,6 +34,7 @@ from shardd.queue.settle import JobBackoff
 from shardd.states import JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
+from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.router import CheckOptOuts, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from tests.support.queue_rows import add_devices, connect, find_work, insert_jobs, row_of, states, take_epoch
@@ -105,20 +108,27 @@ class Node:
     """A router that runs, its scheduler and its workers, without the watchers: `find_work` is called by hand."""
 
     def __init__(
-        self, database: Database, pace: Pace | None = None, room: int = 1, opt_out_check: CheckOptOuts | None = None
+        self,
+        database: Database,
+        pace: Pace | None = None,
+        room: int = 1,
+        opt_out_check: CheckOptOuts | None = None,
     ) -> None:
         self.database = database
         self.jobs = Jobs(database)
         self.workers = Workers()
         self.good: Callable[[], bool] = lambda: True
         self.in_flight = InFlight()
+        self.state_dir = tempfile.TemporaryDirectory()
+        self.memory = SentMemory(Path(self.state_dir.name))
         self.scheduler = Scheduler(
             shard_of=lambda _: 0, pace_of=lambda _: DevicePace(pace or Pace()), in_flight_of=lambda _: room,
             account_of=lambda _: None,
         )  # fmt: skip
         self.router = self.workers.router = Router(
             incarnation=RUN, jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(),
-            send=self.workers.send, may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
+            memory=self.memory, send=self.workers.send,
+            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
             opt_out_check=opt_out_check or nobody_opted_out, defect=lambda _: None,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
@@ -656,3 +666,106 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
     node.workers.end_held()
     await node.settled()
     assert set(states(dsn).values()) == {"sent"}
+
+
+# ---- a database that forgets commits
+
+KEPT = ", ".join((*ARCHIVED, "failures"))
+
+
+def forget(superuser_dsn: str, job: int, claimed_epoch: int | None = None) -> None:
+    """Undo the settlement of a job, as the loss of its commit does; its claim is lost, too, or is still there."""
+    claimed_at = None if claimed_epoch is None else datetime.now(UTC)
+    with connect(superuser_dsn) as connection, connection.transaction():
+        connection.execute(
+            "SET LOCAL session_replication_role = replica"
+        )  # no triggers: the row was never inserted again
+        connection.execute(
+            f"INSERT INTO shardd.jobs (id, {KEPT}, claimed_epoch, claimed_at) OVERRIDING SYSTEM VALUE "
+            f"SELECT id, {KEPT}, %s, %s FROM shardd.archive WHERE id = %s",
+            [claimed_epoch, claimed_at, job],
+        )
+        connection.execute("DELETE FROM shardd.archive WHERE id = %s", [job])
+
+
+def lose_claim(dsn: str, job: int) -> None:
+    """Undo the claim of a job in flight."""
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.jobs SET claimed_epoch = NULL, claimed_at = NULL WHERE id = %s", [job])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "on_doubt", "sends", "state"),
+    [
+        (Verdict.SENT, "hold", 1, "sent"),
+        (Verdict.IN_DOUBT, "hold", 1, "in_doubt"),
+        (Verdict.IN_DOUBT, "retry", 2, "sent"),
+        (Verdict.PERMANENT, "hold", 2, "sent"),
+    ],
+)
+async def test_a_job_whose_settlement_was_lost_is_settled_again_and_not_sent_again(
+    dsn: str, superuser_dsn: str, node: Node, epoch: int, *, verdict: Verdict, on_doubt: str, sends: int, state: str
+) -> None:
+    """Unless its message cannot have left, or it may be sent again."""
+    node.workers.answer = lambda job: outcome(job, verdict, message_id="first" if verdict is Verdict.SENT else None)
+    (job,) = insert_jobs(dsn, "a", on_doubt=on_doubt, max_attempts=1)
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    node.workers.answer = outcome
+    forget(superuser_dsn, job)
+    await node.find_work()
+    await until(lambda: states(dsn) == {job: state})
+    assert len(node.workers.got) == sends
+    if verdict is Verdict.SENT:
+        assert row_of(dsn, job)["message_id"] == "first"
+    assert node.totals[Verdict.SENT] == (state == "sent")
+    assert bool(node.memory.notes()) == (sends == 1)
+
+
+async def test_a_claim_whose_settlement_was_lost_is_settled_again_and_not_returned(
+    dsn: str, superuser_dsn: str, node: Node, epoch: int
+) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    forget(superuser_dsn, job, epoch)
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
+    await until(lambda: states(dsn) == {job: "sent"})
+    assert [one.id for one in node.workers.got] == [job]
+    assert node.router.lost_claims[0] == 0
+
+
+async def test_a_job_of_the_same_id_is_another_job(dsn: str, superuser_dsn: str, node: Node, epoch: int) -> None:
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    with connect(superuser_dsn) as connection:
+        connection.execute("UPDATE shardd.archive SET token = token + 1 WHERE id = %s", [job])
+    forget(superuser_dsn, job)
+    await node.find_work()
+    await until(lambda: states(dsn) == {job: "sent"})
+    assert [one.id for one in node.workers.got] == [job, job]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.SENT, Verdict.PERMANENT, Verdict.RETURNED])
+async def test_a_job_in_flight_whose_claim_was_lost_reaches_no_second_worker(
+    dsn: str, database: Database, epoch: int, verdict: Verdict
+) -> None:
+    """Where a device may have several in flight: the second claim ends as the first does."""
+    node = Node(database, room=3)
+    node.workers.answer = lambda _: None
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    lose_claim(dsn, job)
+    await node.find_work()
+    await until(lambda: node.in_flight.unsettled(0) == 2)
+    assert states(dsn) == {job: "sending"}
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
+    node.workers.answer = outcome
+    node.workers.end_held(verdict)
+    await node.settled()
+    await until(lambda: set(states(dsn).values()) <= {"sent", "failed"})
+    assert len(node.workers.got) == (2 if verdict is Verdict.RETURNED else 1)
+    assert node.router.lost_claims[0] == 0
+    await node.end()
