@@ -187,6 +187,17 @@ LIBRARY_TRANSITIONS: Final = _table(
 )
 
 
+class NodeState(StrEnum):
+    """What a node does. All but the last two run, and only the first takes shards."""
+
+    SERVING = "serving"
+    CORDONED = "cordoned"  # an operator wants it to hold no shards
+    AWAY = "away"  # it cannot hand jobs over, because its state folder is gone: its shards go to other nodes
+    LEAVING = "leaving"  # it stops, and gives its shards back one by one
+    SILENT = "silent"  # not seen for a lease's time: dead, or cut off
+    STOPPED = "stopped"
+
+
 class ShardState(StrEnum):
     """Where a shard's worker process is."""
 

@@ -28,6 +28,7 @@ TRACEBACK_VARIABLE: Final = "SHARDD_TRACEBACK"
 
 COMMANDS: Final = {
     "campaign": "shardd.cli.campaign.commands:campaign_group",
+    "cluster": "shardd.cli.cluster:cluster_group",
     "config": "shardd.cli.config:config_group",
     "db": "shardd.cli.db:db_group",
     "device": "shardd.cli.device.commands:device_group",

@@ -32,7 +32,7 @@ from rich.console import ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from shardd.states import DeviceState, JobState, ShardState
+from shardd.states import DeviceState, JobState, NodeState, ShardState
 from shardd.visible import visible, visible_json
 
 PIPE_WIDTH: Final = 200
@@ -72,6 +72,11 @@ STATE_STYLES: Final[dict[str, str]] = {
     DeviceState.REPLACED: "red",
     DeviceState.CLIENT_OUTDATED: "red",
     "paused": "yellow",
+    NodeState.SERVING: "green",
+    NodeState.CORDONED: "yellow",
+    NodeState.AWAY: "red",
+    NodeState.LEAVING: "yellow",
+    NodeState.SILENT: "red",
 }
 """By state; the others are plain."""
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from shardd.queue.beats import BeatMemory
 from shardd.queue.database import Database, Params, Record, first
+from shardd.states import NodeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +31,29 @@ class NodeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A live node, as the database knows it."""
+    """A node, as the database knows it."""
 
     id: str
     name: str
     incarnation: UUID
     shards: int
-    serves: bool
-    """Whether it takes shards now."""
+    """The number in its config."""
+    version: str
     pid: int
     host: str
     state_dir: str
     place: str | None
-    seen_at: datetime
+    ttl: float
+    margin: float | None
+    started_at: datetime
+    cordoned_at: datetime | None
+    """Since when an operator wants it to hold no shards, whether it runs or not; None: it may."""
+    state: str
+    """One of `NodeState`."""
+    since: datetime | None
+    """Of the state; None: since it serves, or unknown."""
+    seen_at: datetime | None
+    """None: it has stopped."""
     rival: str | None
     """The last supervisor that was refused because of this one, in words."""
     rival_age: float | None
@@ -52,6 +63,16 @@ class Node:
     def where(self) -> str:
         """In words."""
         return describe(self.name, self.host, self.pid, self.state_dir)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.state not in (NodeState.SILENT, NodeState.STOPPED)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes shards now."""
+        return self.state == NodeState.SERVING
 
 
 def describe(name: str, host: str, pid: int, state_dir: str) -> str:
@@ -124,6 +145,21 @@ async def is_any_served(database: Database) -> bool:
     return bool(await database.value("any_lease"))
 
 
+async def all_nodes(database: Database) -> list[Node]:
+    """Every node that is not forgotten yet, by name. Raises DatabaseError."""
+    return await database.rows(Node, "all_nodes")
+
+
+async def held_leases(database: Database) -> list[Lease]:
+    """The leases of all nodes. Raises DatabaseError."""
+    return await database.rows(Lease, "held_leases")
+
+
+async def set_cordoned(database: Database, node_id: str, *, cordoned: bool) -> bool:
+    """Cordon a node or end that, which all nodes notice at once; False: nothing was to be changed. Raises DatabaseError."""
+    return bool(await database.rows(Record, "cordon_node", {"id": node_id, "cordoned": cordoned}))
+
+
 class Leases:
     """The leases' statements, on behalf of one incarnation of one node."""
 
@@ -139,9 +175,10 @@ class Leases:
         self._who = {"id": node.id, "incarnation": incarnation}
         self._ttl = ttl
 
-    async def register(self, shards: int, version: str) -> bool:
+    async def register(self, shards: int, version: str, *, margin: float | None = None) -> bool:
         """Record that this incarnation has started; False: another supervisor may be running on a copy of the state folder."""
-        params = {**self._node, "shards": shards, "version": version, "pid": os.getpid(), "ttl": self._ttl}
+        lease = {"ttl": self._ttl, "margin": margin}
+        params = {**self._node, **lease, "shards": shards, "version": version, "pid": os.getpid()}
         async with self._turn:
             await self.memory.intend()
             row = first(await self._database.rows(Record, "register_node", {**params, "next": self.memory.next}))
@@ -159,12 +196,12 @@ class Leases:
         await self._database.execute("release_earlier_leases", {**self._who, "place": self._node["place"]})
 
     async def live_nodes(self) -> list[Node]:
-        """The nodes that were seen within a lease's time."""
-        return await self._database.rows(Node, "live_nodes", {"ttl": self._ttl})
+        """The nodes that run."""
+        return [node for node in await all_nodes(self._database) if node.alive]
 
     async def held(self) -> list[Lease]:
         """The leases of all nodes."""
-        return await self._database.rows(Lease, "held_leases")
+        return await held_leases(self._database)
 
     async def report_rival(self, incarnation: UUID, rival: str) -> None:
         """Tell a live node of another supervisor that was refused because of it."""

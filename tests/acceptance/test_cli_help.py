@@ -152,7 +152,7 @@ VIEWS = (
         "campaign list",
     ),
     *("campaign show spring", "event list", "inbox list", "opt-out list", "producer list", "webhook list"),
-    *("db status", "job cancel --device=berlin-1 --dry-run"),
+    *("db status", "job cancel --device=berlin-1 --dry-run", "cluster list"),
 )
 
 
@@ -164,6 +164,7 @@ async def test_views_fit_the_terminal(shardd: Command, producer: Producer, colum
         "INSERT INTO shardd.device_groups (id) VALUES ('team')",
         "INSERT INTO shardd.device_group_members VALUES ('team', 'berlin-1'), ('team', 'berlin-2')",
         "INSERT INTO shardd.opt_outs (recipient, note) VALUES ('+4915199999999', 'unsubscribed by the link in a newsletter')",
+        "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl) VALUES (1, 'x', gen_random_uuid(), 8, 'x', 9)",
         "UPDATE shardd.devices SET paused_at = now(), paused_why = 'the phone is at the repair shop until Monday'",
         "INSERT INTO shardd.jobs (device_id, recipient, body, campaign) VALUES ('berlin-1', '+4915112345678', 'x', 'spring')",
     ):

@@ -102,6 +102,9 @@ CREATE TABLE shardd.nodes (
     pid         integer,                   -- of its supervisor, on its own host
     away_since  timestamptz,               -- alive, but serving nothing since then, because its state folder is gone; NULL: serving
     leaving_at  timestamptz,               -- it stops: it takes no shards any more, and gives back those that it has, one by one
+    cordoned_at timestamptz,               -- an operator wants it to hold no shards, also after a restart (shardd cluster); NULL: it may
+    ttl         double precision NOT NULL, -- seconds, of its leases; it is alive if it was seen within them
+    margin      double precision,          -- seconds, likewise; NULL: unknown
     host        text NOT NULL DEFAULT '',  -- where it runs, in words: not an identity, because copies of a machine share its name
     state_dir   text NOT NULL DEFAULT '',
     place       text,                      -- the lock of its state folder, in one run of a kernel; NULL: unknown. Who holds that lock now

@@ -6,13 +6,14 @@
 -- Records the start of a supervisor on a state folder (`id`), unless another one may be running on a copy of it: an earlier incarnation is
 -- dead if it held the very lock that this one holds (`place`), or was silent for `ttl` seconds and has no lease. Returns the beats; no row:
 -- refused.
-INSERT INTO shardd.nodes AS n (id, name, incarnation, shards, version, pid, host, state_dir, place, beats, beat, beat_at, address)
-VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s, 1, %(next)s, now(),
-        host(inet_client_addr()))
+INSERT INTO shardd.nodes AS n
+    (id, name, incarnation, shards, version, pid, host, state_dir, place, ttl, margin, beats, beat, beat_at, address)
+VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s, %(ttl)s, %(margin)s, 1, %(next)s,
+        now(), host(inet_client_addr()))
 ON CONFLICT (id) DO UPDATE SET
     name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
     host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
-    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL,
+    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL, ttl = EXCLUDED.ttl, margin = EXCLUDED.margin,
     beats = n.beats + 1, beat = EXCLUDED.beat, beat_at = EXCLUDED.beat_at, address = EXCLUDED.address
  WHERE n.incarnation = EXCLUDED.incarnation OR n.place = EXCLUDED.place
     OR (n.seen_at <= now() - make_interval(secs => %(ttl)s)
@@ -24,11 +25,20 @@ RETURNING beats, extract(epoch FROM beat_at)::float8 AS at;
 SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, beats, beat, extract(epoch FROM beat_at)::float8 AS at
   FROM shardd.nodes WHERE id = %(id)s;
 
--- name: live_nodes
--- Every node that was seen within `ttl` seconds, and whether it takes shards; `rival_age` in seconds.
-SELECT id, name, incarnation, shards, away_since IS NULL AND leaving_at IS NULL AS serves, coalesce(pid, 0) AS pid, host, state_dir, place, seen_at,
-       rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
-  FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => %(ttl)s) ORDER BY name, id;
+-- name: all_nodes
+-- Every node that is not forgotten yet, and what it does, since when: it is alive if it was seen within its own lease's time (it is `silent`
+-- otherwise, or has `stopped`), and takes shards if it is `serving`. `rival_age` in seconds.
+SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, state,
+       CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
+       AS since, nullif(seen_at, '-infinity') AS seen_at, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
+  FROM (SELECT *, CASE WHEN seen_at = '-infinity' THEN 'stopped'
+                       WHEN seen_at <= now() - make_interval(secs => ttl) THEN 'silent'
+                       WHEN leaving_at IS NOT NULL THEN 'leaving'
+                       WHEN away_since IS NOT NULL THEN 'away'
+                       WHEN cordoned_at IS NOT NULL THEN 'cordoned'
+                       ELSE 'serving' END AS state
+          FROM shardd.nodes) n
+ ORDER BY name, id;
 
 -- name: held_leases
 -- Every lease that has not expired, and for how many seconds it is valid without a renewal.
@@ -115,3 +125,11 @@ SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NO
 -- name: forget_node
 -- Records that a supervisor stopped cleanly, so that no other node waits for it.
 UPDATE shardd.nodes SET seen_at = '-infinity' WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s);
+
+-- name: cordon_node
+-- Cordons a node that is not, or ends that (`cordoned` false), and has all nodes look at once. Returns its id; no row: nothing was to be changed.
+WITH changed AS (
+    UPDATE shardd.nodes SET cordoned_at = CASE WHEN %(cordoned)s THEN now() END
+     WHERE id = %(id)s AND (cordoned_at IS NOT NULL) <> %(cordoned)s RETURNING id
+)
+SELECT id, shardd.announce('shardd_leases') FROM changed;

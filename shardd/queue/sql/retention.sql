@@ -94,7 +94,7 @@ SELECT count(*) FROM gone;
 -- may come back until then. Returns how many.
 WITH gone AS (
     DELETE FROM shardd.nodes n
-     WHERE greatest(n.seen_at, n.started_at) < now() - make_interval(secs => %(finished)s)
+     WHERE greatest(n.seen_at, n.started_at, n.cordoned_at) < now() - make_interval(secs => %(finished)s)
        AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id)
        AND NOT EXISTS (SELECT FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
                         WHERE e.node = n.name OR e.incarnation = n.incarnation)

@@ -26,7 +26,7 @@ from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, describe
-from shardd.supervisor.cluster.plan import plan
+from shardd.supervisor.cluster.sharing import share
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
 
@@ -135,17 +135,17 @@ class LeaseKeeper:
 
         Raises AlreadyRunningError when it is, or when a live node has another number of shards.
         """
-        last_seen: dict[str, datetime] = {}
+        last_seen: dict[str, datetime | None] = {}
         while True:
             nodes = await self._leases.live_nodes()
             other = next((node for node in nodes if self._conflicts(node)), None)
             if other is None:
                 self._check_shards(nodes)
-                if await self._leases.register(self._shards, __version__):
+                if await self._leases.register(self._shards, __version__, margin=self._margin):
                     break
             elif other.id not in last_seen:
                 last_seen[other.id] = other.seen_at
-                log.warning("waiting: whether %s is alive is unknown", other.where, action="start", at_most=self._ttl)
+                log.warning("waiting: whether %s is alive is unknown", other.where, action="start", at_most=other.ttl)
             elif last_seen[other.id] != other.seen_at:
                 await self._leases.report_rival(other.incarnation, self._me)
                 raise AlreadyRunningError(self._refusal(other))
@@ -281,11 +281,9 @@ class LeaseKeeper:
             del self._moving[shard]
 
     def _wanted(self, held: Iterable[Lease]) -> set[int]:
-        ids = [node.id for node in self._nodes if node.serves]
-        if self._node.id not in ids or self.displaced_by is not None:
+        if self.displaced_by is not None:
             return set()
-        planned = plan(self._shards, ids, {lease.shard: lease.node_id for lease in held})
-        return {shard for shard, node in planned.items() if node == self._node.id}
+        return set(share(self._shards, self._nodes, held).planned_for(self._node.id))
 
     def problems(self) -> Iterator[Problem]:
         """Other supervisors that would be this node, and nodes of the same name."""

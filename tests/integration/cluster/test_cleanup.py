@@ -323,8 +323,8 @@ async def test_a_node_goes_when_it_was_silent_for_as_long_and_nothing_of_it_is_o
     nodes = ("silent", "stopped", "leases", "sends", "doubts", "young")
     for name in nodes:
         owner.execute(
-            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, started_at, seen_at) "
-            "VALUES (%s, %s, gen_random_uuid(), 4, 'x', %s, %s)",
+            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl, started_at, seen_at) "
+            "VALUES (%s, %s, gen_random_uuid(), 4, 'x', 30, %s, %s)",
             [
                 name,
                 name,

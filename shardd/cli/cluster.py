@@ -1,0 +1,181 @@
+"""`shardd cluster`: the nodes that share the database, and which of them take shards.
+
+It works on the database alone: a node notices a change at once, whether shardd runs on this host or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import click
+
+from shardd.cli.database import with_database
+from shardd.cli.help import examples
+from shardd.cli.listing import Column, Listing
+from shardd.cli.names import confirm
+from shardd.cli.options import database_config_option, json_option, yes_option
+from shardd.cli.output import Text, make_console, number_text, print_json, say, state_text
+from shardd.cli.words import ago, count
+from shardd.config import Config
+from shardd.config.values import closest
+from shardd.errors import UsageError
+from shardd.queue.database import Database
+from shardd.queue.leases import Node, all_nodes, held_leases, set_cordoned
+from shardd.states import NodeState
+from shardd.supervisor.cluster.sharing import Move, Sharing, share
+
+FREE: Final = "free"
+"""Instead of the node that holds a shard."""
+NOBODY: Final = "nobody"
+"""Instead of the node that takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    node: Node
+    holds: list[int]
+    planned: list[int]
+
+    def state(self) -> Text:
+        text = state_text(self.node.state)
+        if self.node.since is not None:
+            text.append(f" {ago(self.node.since)}")
+        if self.node.cordoned_at is not None and self.node.state != NodeState.CORDONED:
+            text.append(", cordoned", "yellow")
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        node = self.node
+        names = ("name", "id", "state", "since", "cordoned_at", "host", "version", "pid", "state_dir", "started_at")
+        shown = {name: getattr(node, name) for name in (*names, "seen_at", "ttl", "margin")}
+        return shown | {"holds": self.holds, "planned": self.planned}
+
+
+NODES: Final = Listing[_Row](
+    one="node",
+    none="no nodes yet: each registers when it starts",
+    columns=[
+        Column("node", lambda row: row.node.name),
+        Column("state", _Row.state, whole=True),
+        Column("shards", lambda row: number_text(len(row.holds)), right=True),
+        Column("which", lambda row: ranges(row.holds)),
+        Column("version", lambda row: row.node.version, at_least=80),
+        Column("host", lambda row: row.node.host, at_least=80),
+    ],
+)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in few words: `0-2, 5`."""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def moves_in_words(moves: Iterable[Move], names: Mapping[str, str]) -> list[str]:
+    """`one → two: 0-2, 5`, by nodes; `names` by their ids."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for move in moves:
+        source = FREE if move.source is None else names.get(move.source, move.source)
+        target = NOBODY if move.target is None else names.get(move.target, move.target)
+        found.setdefault((source, target), []).append(move.shard)
+    return [f"{source} → {target}: {ranges(shards)}" for (source, target), shards in sorted(found.items())]
+
+
+@click.group("cluster", epilog=examples("shardd cluster list"))
+def cluster_group() -> None:
+    """List nodes, and choose which take shards.
+
+    Those that do have equally many shards, to within one: nothing needs to be rebalanced.
+    """
+
+
+@cluster_group.command("list", epilog=examples("shardd cluster list"))
+@json_option("Print an object with shards, nodes and moves, for programs; times in ISO 8601.")
+@database_config_option
+def list_(*, as_json: bool, config: Config) -> None:
+    """List nodes, their shards, and what moves where.
+
+    A node that is `serving` takes shards. One that is `cordoned` holds none until `shardd cluster uncordon`; one that is `away`
+    has lost its state folder; one that is `leaving` stops. One that is `silent` is dead, or cut off from the database.
+    """
+    nodes, sharing = with_database(config, _look)
+    rows = [_Row(node, sharing.held_by(node.id), sharing.planned_for(node.id)) for node in nodes]
+    moves = list(sharing.moves())
+    if as_json:
+        named = [{"shard": move.shard, "from": move.source, "to": move.target} for move in moves]
+        print_json({"shards": sharing.shards, "nodes": [row.as_json() for row in rows], "moves": named})
+        return
+    NODES.show(rows, counted=False)
+    console = make_console()
+    for words in moves_in_words(moves, {node.id: node.name for node in nodes}):
+        console.print(Text(f"moves: {words}", "yellow" if sharing.planned else "red"))
+
+
+@cluster_group.command("cordon", epilog=examples("shardd cluster cordon host-b"))
+@click.argument("node")
+@yes_option
+@database_config_option
+def cordon(node: str, *, yes: bool, config: Config) -> None:
+    """Have a node give its shards to the others.
+
+    Each goes as soon as what it has in flight is finished. The node goes on running and takes no shards, also after a restart,
+    until `shardd cluster uncordon`.
+    """
+    nodes, sharing = with_database(config, _look)
+    found = find_node(nodes, node)
+    if found.serves and not any(one.serves for one in nodes if one.id != found.id):
+        confirm(f"no other node takes shards: while {found.name} is cordoned, nothing is sent. Cordon it?", yes=yes)
+    if not with_database(config, lambda database: set_cordoned(database, found.id, cordoned=True)):
+        say(f"node {found.name} is cordoned already")
+        return
+    gives = f"it gives {count(len(sharing.held_by(found.id)), 'shard')} back; see: shardd cluster list"
+    words = gives if found.alive else "it does not run now"
+    say(f"cordoned node {found.name}: {words}")
+
+
+@cluster_group.command("uncordon", epilog=examples("shardd cluster uncordon host-b"))
+@click.argument("node")
+@database_config_option
+def uncordon(node: str, config: Config) -> None:
+    """Let a node take shards again."""
+
+    async def work(database: Database) -> tuple[Node, bool]:
+        found = find_node(await all_nodes(database), node)
+        return found, await set_cordoned(database, found.id, cordoned=False)
+
+    found, changed = with_database(config, work)
+    if not changed:
+        say(f"node {found.name} is not cordoned")
+        return
+    say(f"uncordoned node {found.name}: " + ("it takes its share" if found.alive else "it does not run now"))
+
+
+async def _look(database: Database) -> tuple[list[Node], Sharing]:
+    nodes = await all_nodes(database)
+    leases = await held_leases(database)
+    # Those that run agree; after a change of the config the others are of the past.
+    latest = max(nodes, key=lambda node: (node.alive, node.started_at), default=None)
+    return nodes, share(0 if latest is None else latest.shards, nodes, leases)
+
+
+def find_node(nodes: Sequence[Node], name: str) -> Node:
+    """The node of this name, or with this id. Raises UsageError.
+
+    A name may have been another node's before: one that runs is meant rather than one that is silent, and that rather than
+    one that has stopped.
+    """
+    named = [node for node in nodes if name in (node.id, node.name)]
+    if not named:
+        near = closest(name, [node.name for node in nodes])
+        fix = f"did you mean {near}? All: shardd cluster list" if near else "the others: shardd cluster list"
+        raise UsageError(f"node {name} is unknown; {fix}")
+    for states in (set(NodeState) - {NodeState.SILENT, NodeState.STOPPED}, {NodeState.SILENT}, {NodeState.STOPPED}):
+        if len(meant := [node for node in named if node.state in states]) == 1:
+            return meant[0]
+        if meant:
+            ids = ", ".join(f"{node.id} (on {node.host}, {node.state_dir})" for node in meant)
+            raise UsageError(f"{len(meant)} nodes have the name {name}: write the id of one: {ids}")
+    raise AssertionError("a node has a state")
