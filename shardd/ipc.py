@@ -280,6 +280,10 @@ class Audit(msgspec.Struct, frozen=True, tag="audit"):
 # ---- worker → supervisor
 
 
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """A spare worker has loaded everything, and waits for its Setup."""
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The worker has its journal's lock and its transports, and takes jobs."""
 
@@ -452,7 +456,8 @@ ToWorker = (
     | ChangeStoreAccess
 )
 ToSupervisor = (
-    Ready
+    Loaded
+    | Ready
     | Heartbeat
     | Outcomes
     | DeviceChanged

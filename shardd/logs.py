@@ -98,6 +98,11 @@ def configure_logs(level: str, fmt: str, stream: TextIO | None = None, **bound: 
     set_log_level(level)
 
 
+def bind_logs(**bound: Any) -> None:
+    """Add fields to every event from now on."""
+    _pipeline.bound = {**_pipeline.bound, **bound}
+
+
 def set_log_level(level: str) -> None:
     """Write events from this level on, also of existing loggers."""
     _pipeline.level = LEVELS[level]

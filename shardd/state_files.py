@@ -95,6 +95,15 @@ def open_file(state_dir: Path, name: str, flags: int) -> int:
     return fd
 
 
+def rename_file(state_dir: Path, folder: str, name: str, new: str) -> None:
+    """Give a file in a folder of the state folder another name, instead of what has it. Raises UnsafeFileError, OSError."""
+    fd = open_folder(state_dir, folder)
+    try:
+        os.rename(name, new, src_dir_fd=fd, dst_dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
     try:
         fd = os.open(name, flags | _CAREFULLY, 0o600, dir_fd=folder)

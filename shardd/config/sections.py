@@ -109,7 +109,14 @@ class SupervisorConfig(Section, reload="live"):
         "How long a stopping worker may take to finish its jobs in flight. systemd's TimeoutStopSec must be longer.",
     )
     spawn_every: Annotated[float, Seconds("0", "1m")] = setting(
-        "200ms", "Pause between two worker starts, so that a host with many shards does not start them all at once."
+        "200ms",
+        "Pause between two worker starts, so that a host with many shards does not start them all at once. Spare workers are "
+        "taken without a pause.",
+    )
+    spares: Annotated[int | None, Whole(0, 1000)] = setting(
+        None,
+        "Number of spare workers: started in advance, so that shards of a lost or stopped host, and those whose worker crashed, "
+        "send seconds earlier. null: as many as this host has to take over when another one is lost; none with one host.",
     )
     backoff: RestartBackoffConfig = section(
         RestartBackoffConfig, "Random waits before a crashed worker starts again, up to these limits."

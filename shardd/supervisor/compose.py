@@ -68,6 +68,7 @@ from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
+from shardd.supervisor.workers.spares import Spares
 from shardd.transports.whatsapp.version import installed_library
 
 
@@ -257,9 +258,15 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
 
     # Workers
-    workers = WorkerPool(
+    spares = Spares(
         config,
         lifeline=lifeline,
+        transports=lambda: {queue.device.transport for queue in scheduler.queues.values()},
+        wanted=lambda: keeper.reserve,
+    )
+    workers = WorkerPool(
+        config,
+        spares=spares,
         state_id=state_id,
         settle_dead=settle_dead,
         devices_of=lambda shard: [queue.device.spec for queue in scheduler.of_shard(shard)],
@@ -277,6 +284,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ),
         deadlines=lambda: keeper.deadlines,
     )
+    spares.busy = workers.starting
     keeper.on_renewed = workers.renewed
     keeper.before_release = device_sync.write_states
     workers.released = keeper.release
@@ -345,6 +353,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         scheduler=scheduler,
         router=router,
         workers=workers,
+        spares=spares,
         keeper=keeper,
         device_sync=device_sync,
         state_watch=state_watch,
@@ -380,6 +389,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             webhooks.notes,
             session_pool.notes,
             reception.unattributed.notes,
+            spares.notes,
             *(each.notes for each in listeners),
         ),
         database=database,
@@ -413,5 +423,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         SystemdReporter(notifier, node, lambda: workers.ticked_at, end),
         work_poller,
         workers,
+        spares,
     ]
     return Composition(take_over, services, node)

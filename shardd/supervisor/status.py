@@ -164,6 +164,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueueStatus | None
     webhooks: list[WebhookStatus] = []
     """Those that this node delivers for."""
+    spares: Annotated[
+        int, Metric("shardd_spare_workers", "Workers that have loaded everything and wait for a shard.")
+    ] = 0
+    """Spare workers that have loaded everything."""
     unattributed_reports: Annotated[
         int,
         Metric(

@@ -1,4 +1,4 @@
-"""The worker's process: `python -m shardd.worker --node NODE --shard SHARD --channel FD --lifeline FD --log FD`.
+"""The worker's process: `python -m shardd.worker --node NODE --channel FD --lifeline FD --log FD [--spare MODULES]`.
 
 The supervisor execs it (a forked child that calls into the Go library would hang) with everything that Go reads at load time
 in its environment.
@@ -19,6 +19,7 @@ import time
 import uvloop
 
 from shardd.logs import configure_logs, log_uncaught
+from shardd.worker.role import Role
 from shardd.worker.worker import ORPHAN_GRACE, Worker
 
 
@@ -28,13 +29,16 @@ def main() -> int:
     faulthandler.enable()
     args = _arguments()
     log = os.fdopen(args.log, "w", encoding="utf-8")
-    configure_logs(args.log_level, args.log_format, log, node=args.node, shard=args.shard)
+    configure_logs(args.log_level, args.log_format, log, node=args.node)
     log_uncaught()
     threading.Thread(target=_watch_lifeline, args=(args.lifeline,), daemon=True, name="lifeline").start()
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    role = Role()
+    if args.spare is not None:
+        role.wait(filter(None, args.spare.split(",")))
     gc.freeze()
-    return uvloop.run(Worker().run(socket.socket(fileno=args.channel)))
+    return uvloop.run(Worker(role).run(socket.socket(fileno=args.channel)))
 
 
 def _watch_lifeline(fd: int) -> None:
@@ -47,12 +51,12 @@ def _watch_lifeline(fd: int) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="shardd-worker", description="A shard's worker; started by shardd start.")
     parser.add_argument("--node", required=True)
-    parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True, help="file descriptor of the socketpair")
     parser.add_argument("--lifeline", type=int, required=True, help="file descriptor that closes with the supervisor")
     parser.add_argument("--log", type=int, required=True, help="file descriptor of the log")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-format", default="auto")
+    parser.add_argument("--spare", metavar="MODULES", help="load these, and wait for a shard")
     return parser.parse_args()
 
 

@@ -33,6 +33,7 @@ from shardd.transports.base import Surroundings
 from shardd.wire import OutOfSyncError, Undecodable, Unencodable, worker_reader
 from shardd.worker.lease import WorkerLease
 from shardd.worker.opt_out_questions import OptOutQuestions
+from shardd.worker.role import Role
 from shardd.worker.sender import Sender
 from shardd.worker.transports import Transports
 
@@ -49,7 +50,8 @@ LAGGING: Final = 1.0
 class Worker:
     """Gets its setup, then messages, until it is drained or orphaned."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: Role) -> None:
+        self._role = role
         self._channel: Channel | None = None
         self._journal: Journal | None = None
         self._spool: IncomingSpool | None = None
@@ -71,6 +73,8 @@ class Worker:
         self._channel = await Channel.connect(sock, worker_reader(), self)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._sigterm.set)
         self._start(self._stop_on_sigterm())
+        if self._role.waits:
+            self._send(ipc.Loaded())
         try:
             await self._ended.wait()
         finally:
@@ -190,6 +194,7 @@ class Worker:
     # ---- what it does
 
     async def _set_up(self, setup: ipc.Setup) -> None:
+        self._role.serve(setup.shard)
         self._devices = {device.id: device for device in setup.devices}
         self._journal = await self._open_journal(setup)
         self._journal.begin()

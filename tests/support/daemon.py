@@ -160,6 +160,15 @@ class Daemon:
         """Every live worker process of this state folder, also of an earlier supervisor."""
         return [pid for pid, files in _processes_with(self.home / "journal") if files]
 
+    def spare_pids(self) -> list[int]:
+        """Every live process of this daemon that was started as a spare worker and has no shard yet."""
+        assert self.process is not None
+        return [
+            pid
+            for pid, files in _processes_with(self.home / "journal")
+            if not files and _is_spare_of(self.process.pid, pid)
+        ]
+
     async def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = await ask(self.socket, "GET", "/status")
         return answer
@@ -273,6 +282,14 @@ def _processes_with(folder: Path) -> list[tuple[int, list[str]]]:
             continue
         found.append((int(process.name), [target for fd in fds if (target := _target(fd)).startswith(str(folder))]))
     return found
+
+
+def _is_spare_of(parent: int, pid: int) -> bool:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[1]) == parent and b"--spare" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def _target(fd: Path) -> str:

@@ -147,6 +147,8 @@ def _lease_words(status: Status) -> Text | None:
         return Text("none: other nodes have the shards", "dim" if status.ready else "red")
     margin = status.lease_margin or 0.0
     text = f"{mine} of {count(len(status.shards), 'shard')}; without a renewal they lapse in {span(margin)}"
+    if status.spares:
+        text += f"; {count(status.spares, 'spare worker')}"
     return Text(text, "bold red" if margin < LITTLE else "")
 
 

@@ -31,6 +31,7 @@ from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, W
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.shard import Shard
+from shardd.supervisor.workers.spares import Spares
 from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
 
 State = Literal["starting", "running", "stopping"]
@@ -53,6 +54,7 @@ class Node:
     scheduler: Scheduler
     router: Router
     workers: WorkerPool
+    spares: Spares
     keeper: LeaseKeeper
     device_sync: DeviceSync
     state_watch: StateWatch
@@ -136,6 +138,7 @@ class Node:
             totals=sum_up(shards, sandbox_devices=sandbox),
             queue=self.queue(),
             webhooks=self.webhooks(),
+            spares=self.spares.ready,
             unattributed_reports=self.unattributed(),
         )
 

@@ -26,6 +26,7 @@ from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, describe
+from shardd.supervisor.cluster.plan import reserve
 from shardd.supervisor.cluster.sharing import share
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
@@ -79,6 +80,8 @@ class LeaseKeeper:
         self._free_at = float("inf")
         self._moving: dict[int, asyncio.Task[None]] = {}
         self._nodes: list[Node] = []  # alive when the leases were last renewed
+        self.reserve = 0
+        """How many more shards it may have to take at once, as of the last renewal."""
         self.displaced_by: str | None = None
         """The supervisor that is this node now; None: there is none."""
         self.cloned = False
@@ -213,6 +216,8 @@ class LeaseKeeper:
             if epoch is not None:
                 self._epochs[shard] = epoch
                 log.info("shard taken", action="lease", shard=shard, epoch=epoch)
+        serving = [node.id for node in self._nodes if node.serves]
+        self.reserve = reserve(self._shards, len(serving), len(self._epochs)) if self._node.id in serving else 0
         return lost
 
     def drop_all(self) -> set[int]:

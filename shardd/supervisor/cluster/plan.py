@@ -34,6 +34,11 @@ def plan(shards: int, nodes: Collection[str], held: Mapping[int, str]) -> dict[i
     return planned
 
 
+def reserve(shards: int, nodes: int, held: int) -> int:
+    """How many more shards a node may have to take when one of this many is lost; `held`: those it has now."""
+    return max(0, -(-shards // (nodes - 1)) - held) if nodes > 1 else 0
+
+
 def _shares(shards: int, nodes: Collection[str], present: Mapping[int, str]) -> dict[str, int]:
     """How many each gets. What is left over goes first to those that hold more than the rest get, so that it need not move."""
     each, over = divmod(shards, len(nodes))

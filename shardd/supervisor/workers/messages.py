@@ -124,6 +124,8 @@ class WorkerMessages:
                     self._end_audit(message)
             case ipc.Closed():
                 self._process.client_closed(message.request)
+            case ipc.Loaded():
+                pass  # it was a spare one until now
             case _:
                 assert_never(message)
 

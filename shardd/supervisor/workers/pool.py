@@ -16,9 +16,8 @@ import msgspec
 
 from shardd import ipc
 from shardd.clock import Deadlines, boot_now
-from shardd.config import TRANSPORTS, Config
+from shardd.config import Config
 from shardd.errors import SharddError, UnsafeFileError, UsageError
-from shardd.journal import journal_path
 from shardd.logs import get_logger
 from shardd.states import ShardState
 from shardd.supervisor.problems import Problem
@@ -27,7 +26,9 @@ from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
 from shardd.supervisor.workers.deaths import Deaths, SettleDead
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
 from shardd.supervisor.workers.process import WorkerProcess
+from shardd.supervisor.workers.setup import worker_setup
 from shardd.supervisor.workers.shard import Intent, Shard
+from shardd.supervisor.workers.spares import Spares
 from shardd.tasks import TaskSet
 
 log = get_logger(__name__)
@@ -47,7 +48,7 @@ class WorkerPool(Service):
         self,
         config: Config,
         *,
-        lifeline: int,
+        spares: Spares,
         state_id: str,
         settle_dead: SettleDead,
         devices_of: Callable[[int], list[ipc.DeviceSpec]],
@@ -55,12 +56,12 @@ class WorkerPool(Service):
         handlers: MessageHandlers,
         deadlines: Callable[[], Deadlines],
     ) -> None:
-        """`lifeline`: see `WorkerProcess`; `state_id`: of the state folder; `handlers`: of what workers report.
+        """`spares`: where processes come from; `state_id`: of the state folder; `handlers`: of what workers report.
 
         `deadlines`: of the leases, as of their last renewal.
         """
         self._config = config
-        self._lifeline = lifeline
+        self._spares = spares
         self._state_id = state_id
         self._dispatch = handlers.dispatch
         self._devices_of = devices_of
@@ -87,6 +88,7 @@ class WorkerPool(Service):
     def configure(self, config: Config) -> None:
         """The config was reloaded: workers that start from now on get the new setup."""
         self._config = config
+        self._spares.configure(config)
         for shard in self.shards:
             shard.configure(config.supervisor)
             self.send(shard.index, ipc.LogLevel(level=config.log.level))
@@ -250,7 +252,7 @@ class WorkerPool(Service):
             self._cut_short(now)
         for shard in self.shards:
             shard.sample(now, self._dispatch.sent_by(shard.index))
-            self._watch(shard, now)
+            shard.watch(now)
         if not self._stopping:
             await self._start_next(now)
             self._recycle_one()
@@ -262,25 +264,33 @@ class WorkerPool(Service):
                 shard.process.send(ipc.Drain(timeout=0.0))
                 shard.kill_at = now + 2.0
 
+    def starting(self) -> bool:
+        """Whether a shard waits for a worker, or for its worker to be ready."""
+        now = time.monotonic()
+        return any(shard.state is ShardState.STARTING or shard.may_start(now) for shard in self.shards)
+
     async def _start_next(self, now: float) -> None:
-        if now < self._last_spawn + self._config.supervisor.spawn_every:
-            return
         for shard in self.shards:
-            if shard.may_start(now):
+            if not shard.may_start(now):
+                continue
+            at_once = self._spares.ready > 0
+            if not at_once and now < self._last_spawn + self._config.supervisor.spawn_every:
+                return
+            async with self._spawning:
+                await self._spawn(shard)
+            if not at_once:
                 self._last_spawn = now
-                async with self._spawning:
-                    await self._spawn(shard)
                 return
 
     async def _spawn(self, shard: Shard) -> None:
         process = WorkerProcess(
-            shard.index, self._config, self._lifeline, lambda how: self._died(shard, how), epoch=shard.epoch
+            shard.index, self._config.state_dir, lambda how: self._died(shard, how), epoch=shard.epoch
         )
         messages = WorkerMessages(shard, process, self._handlers, ready=lambda: self._ready(shard))
         # Before it is started, so that a lease that is lost meanwhile ends it, too.
         shard.spawned(process)
         try:
-            await process.start(self._setup(shard.index), messages)
+            await process.start(self._spares.take(shard.index), self._setup(shard), messages)
         except (OSError, UnsafeFileError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             shard.died(f"could not be started: {why}", now=time.monotonic())
@@ -290,45 +300,16 @@ class WorkerPool(Service):
         shard.sent_before.append(self._dispatch.sent_by(shard.index))
         self._send_lease(process)
 
-    def _setup(self, index: int) -> ipc.Setup:
-        transports = self._config.transports
-        return ipc.Setup(
-            node=self._config.node,
-            shard=index,
-            journal=str(journal_path(self._config.state_dir, index)),
+    def _setup(self, shard: Shard) -> ipc.Setup:
+        return worker_setup(
+            self._config,
+            shard.index,
             state_id=self._state_id,
-            send_timeout=self._config.queue.send_timeout,
-            transports={
-                name: ipc.TransportSpec(TRANSPORTS[name].implementation, settings, transports.in_flight_of(name))
-                for name, settings in transports.as_plain().items()
-            },
-            devices=self._devices_of(index),
-            heartbeat_every=self._config.supervisor.heartbeat_every,
-            fsync=self._config.worker.journal_fsync,
+            devices=self._devices_of(shard.index),
             sessions_dsn=self._sessions_dsn,
             store_access=self._store_access,
-            careful_for=self._config.supervisor.backoff.reset_after if self.shards[index].careful else 0.0,
-            opt_out_words=list(self._config.opt_outs.words or ()),
-            take_back_words=list(self._config.opt_outs.take_back_words or ()),
-            inbox=list(self._config.inbox.include or ()) if self._config.inbox.keep else None,
-            inbox_media=self._config.inbox.downloads,
+            careful=shard.careful,
         )
-
-    def _watch(self, shard: Shard, now: float) -> None:
-        process = shard.process
-        if process is None:
-            return
-        config = self._config.supervisor
-        if shard.kill_at is not None and now > shard.kill_at:
-            process.kill()
-        elif shard.state is ShardState.STARTING and now - process.started_at > config.start_timeout:
-            shard.last_error = f"not ready within {config.start_timeout:g} s"
-            process.abort()
-        elif shard.state is ShardState.RUNNING and process.silent_for() > config.heartbeat_timeout:
-            shard.last_error = f"no heartbeat for {config.heartbeat_timeout:g} s"
-            process.abort()
-        elif shard.state is ShardState.RUNNING:
-            shard.reset_if_stable(now)
 
     def _recycle_one(self) -> None:
         """Replace a worker that has used up its budget."""

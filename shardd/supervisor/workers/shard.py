@@ -180,6 +180,22 @@ class Shard:
             self.crashes_in_a_row = 0
             self.breaker.healthy()
 
+    def watch(self, now: float) -> None:
+        """End its worker if that is overdue or hangs."""
+        process, config = self.process, self.config
+        if process is None:
+            return
+        if self.kill_at is not None and now > self.kill_at:
+            process.kill()
+        elif self.state is ShardState.STARTING and now - process.started_at > config.start_timeout:
+            self.last_error = f"not ready within {config.start_timeout:g} s"
+            process.abort()
+        elif self.state is ShardState.RUNNING and process.silent_for() > config.heartbeat_timeout:
+            self.last_error = f"no heartbeat for {config.heartbeat_timeout:g} s"
+            process.abort()
+        elif self.state is ShardState.RUNNING:
+            self.reset_if_stable(now)
+
     def sample(self, now: float, sent: int) -> None:
         """Record how many messages were sent so far, for `rate`."""
         self._samples.append((now, sent))

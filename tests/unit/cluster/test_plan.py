@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.supervisor.cluster.plan import plan
+from shardd.supervisor.cluster.plan import plan, reserve
 
 names = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=8, unique=True)
 counts = st.integers(1, 64)
@@ -113,3 +113,22 @@ def test_a_node_that_leaves_moves_only_its_own_shards(shards: int, nodes: list[s
 
 def test_without_nodes_nobody_holds_anything() -> None:
     assert plan(3, [], {0: "gone"}) == {}
+
+
+@given(clusters(most=24))
+def test_a_node_has_reserves_for_all_that_it_gets_when_another_is_lost(
+    case: tuple[int, list[str], dict[int, str]],
+) -> None:
+    shards, nodes, held = case
+    before = plan(shards, nodes, held)
+    has = Counter(before.values())
+    for lost in nodes:
+        left = [node for node in nodes if node != lost]
+        after = Counter(plan(shards, left, {shard: node for shard, node in before.items() if node != lost}).values())
+        assert all(after[node] - has[node] <= reserve(shards, len(nodes), has[node]) for node in left)
+
+
+def test_reserves_are_no_larger_than_needed() -> None:
+    assert [reserve(8, nodes, 8 // nodes) for nodes in (1, 2, 4, 8)] == [0, 4, 1, 1]
+    assert reserve(2, 3, 0) == 1, "a node that stands by"
+    assert reserve(2, 3, 1) == 0

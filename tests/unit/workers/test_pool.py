@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,45 +17,17 @@ from shardd import ipc
 from shardd.clock import Deadlines, boot_now
 from shardd.config import Config
 from shardd.config.load import parse_config
-from shardd.queue.settle import Claim
 from shardd.states import DeviceState, ShardState
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
-from shardd.supervisor.defects import Defects
-from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
+from shardd.supervisor.workers.messages import WorkerMessages
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.process import WorkerProcess
+from shardd.supervisor.workers.spares import Spares
 from tests.support.queue_rows import identity
+from tests.support.worker_pool import FAR, HANG, make_pool, run_first
 
-HANG = 60.0
-FAR = Deadlines(boot_now() + 10**6, boot_now() + 2 * 10**6)
-"""Beyond the end of a test session, at whose start this module is imported."""
 PAST = Deadlines(boot_now() - 60.0, boot_now() - 30.0)
-
-
-@dataclass
-class NoDispatch:
-    """Nothing is sent in these tests."""
-
-    up: list[tuple[int, int]] = field(default_factory=list)
-    changes: list[tuple[str, int]] = field(default_factory=list)
-    blamed: list[bool] = field(default_factory=list)
-    """For each worker that died, whether a job may be the cause."""
-
-    def shard_up(self, shard: int, epoch: int) -> None:
-        self.up.append((shard, epoch))
-
-    def shard_down(self, shard: int) -> None:
-        """Nothing was up."""
-
-    def sent_by(self, shard: int) -> int:
-        return 0
-
-    def outcomes(self, shard: int, outcomes: list[ipc.Outcome]) -> None:
-        """There are none."""
-
-    def in_flight(self, shard: int) -> list[Claim]:
-        return []
 
 
 @pytest.fixture
@@ -78,33 +49,7 @@ def may_settle() -> asyncio.Event:
 @pytest.fixture
 def pool(config: Config, may_settle: asyncio.Event) -> Iterator[WorkerPool]:
     lifeline, end = os.pipe()
-    dispatch = NoDispatch()
-
-    async def settled(shard: int, how: str, *, by_itself: bool) -> Claim | None:
-        await may_settle.wait()
-        dispatch.blamed.append(by_itself)
-        return None
-
-    yield WorkerPool(
-        config,
-        lifeline=lifeline,
-        state_id="0" * 32,
-        settle_dead=settled,
-        devices_of=lambda _: [],
-        sessions_dsn=None,
-        handlers=MessageHandlers(
-            dispatch=dispatch,  # type: ignore[arg-type]  # nothing is claimed here
-            defects=Defects(),
-            device_changed=lambda message, epoch: dispatch.changes.append((message.device_id, epoch)),
-            receipt=lambda _: None,
-            opt_out_asked=lambda *_: None,
-            arrived=lambda _: None,
-            visited=lambda _: None,
-            login_answered=lambda _: None,
-            unencodable_device=lambda *_: None,
-        ),
-        deadlines=lambda: FAR,
-    )
+    yield make_pool(config, Spares(config, lifeline=lifeline, transports=tuple, wanted=lambda: 0), may_settle)
     os.close(end)
     os.close(lifeline)
 
@@ -115,18 +60,6 @@ async def start_until_it_waits(pool: WorkerPool) -> asyncio.Task[None]:
     await asyncio.sleep(0)
     assert not starting.done()
     return starting
-
-
-async def run_first(pool: WorkerPool) -> WorkerProcess:
-    """Shard 0 is this node's, and its worker runs."""
-    pool.leases({0: 1})
-    async with asyncio.timeout(HANG):
-        while pool.shards[0].state is not ShardState.RUNNING:
-            await pool.tick()
-            await asyncio.sleep(0.01)
-    process = pool.shards[0].process
-    assert process is not None
-    return process
 
 
 async def blamed(pool: WorkerPool) -> list[bool]:

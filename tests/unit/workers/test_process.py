@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from shardd import ipc
-from shardd.config import Config
 from shardd.config.load import parse_config
 from shardd.errors import SharddError
 from shardd.supervisor.workers import process as process_module
+from shardd.supervisor.workers.launch import LaunchSpec, launch, stderr_of_shard
 from shardd.supervisor.workers.process import WorkerProcess
 
 HANG = 30.0  # seconds; no test waits that long, it only keeps a broken one from hanging
@@ -31,15 +31,19 @@ if os.read(lifeline, 1):
 """
 
 
-class LeavesAChild(WorkerProcess):
+class LeavesAChild(LaunchSpec):
     """Dies at once; its child holds the channel, and sends one more message when the lifeline has a byte."""
 
-    def __init__(self, config: Config, lifeline: int, died: Callable[[str], None]) -> None:
-        super().__init__(0, config, lifeline, died, epoch=1)
-        self.dead = asyncio.Event()
+    def command(self, channel: int, lifeline: int, log: int) -> list[str]:  # it logs nothing
+        return [sys.executable, "-c", LEAVES_A_CHILD, str(channel), str(lifeline)]
 
-    def _command(self, fd: int, log_fd: int) -> list[str]:
-        return [sys.executable, "-c", LEAVES_A_CHILD, str(fd), str(self._lifeline)]
+
+class Watched(WorkerProcess):
+    """Tells when it is dead."""
+
+    def __init__(self, state_dir: Path, died: Callable[[str], None]) -> None:
+        super().__init__(0, state_dir, died, epoch=1)
+        self.dead = asyncio.Event()
 
     def _reap(self) -> None:
         super()._reap()
@@ -70,10 +74,11 @@ def lifeline() -> Iterator[tuple[int, int]]:
 
 async def died(tmp_path: Path, lifeline: tuple[int, int], ends: list[str]) -> Heard:
     config = parse_config(f"state_dir: {tmp_path}", "test", {})
-    heard, process = Heard(), LeavesAChild(config, lifeline[0], ends.append)
+    heard, process = Heard(), Watched(tmp_path, ends.append)
     heard.process = process
     setup = ipc.Setup("test", 0, "/j", "0" * 32, 90.0, {}, [])
-    await process.start(setup, heard)  # type: ignore[arg-type]  # nothing else happens
+    launched = launch(LeavesAChild.of(config), tmp_path, stderr_of_shard(0), lifeline[0])
+    await process.start(launched, setup, heard)  # type: ignore[arg-type]  # nothing else happens
     async with asyncio.timeout(HANG):
         await process.dead.wait()
     return heard

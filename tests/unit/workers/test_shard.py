@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from shardd.config import SupervisorConfig
@@ -35,7 +37,7 @@ def test_who_wanted_the_end(
 
 def test_what_an_earlier_worker_was_told_says_nothing_of_the_next_one() -> None:
     shard = Shard(0, SupervisorConfig(), epoch=1, intent="respawn", outgrows=True, worker_ending=True)
-    shard.spawned(WorkerProcess(0, None, -1, lambda _: None, epoch=1))  # type: ignore[arg-type]  # it is never started
+    shard.spawned(WorkerProcess(0, Path(), lambda _: None, epoch=1))
     assert (shard.dies_by_itself, shard.outgrows) == (True, False)
 
 
