@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console
 
-from benchlib import bound_inserts, finished_rows, queue_bench, visits_bench, whatsapp_bench
+from benchlib import bound_inserts, failover_bench, finished_rows, queue_bench, visits_bench, whatsapp_bench
 from benchlib import soak as soak_bench
 
 
@@ -76,6 +76,22 @@ def whatsapp(quick: bool, devices: int | None, json_path: str | None) -> None:
     """
     devices = devices or (300 if quick else 3000)
     _report(_run(whatsapp_bench.run(quick=quick, devices=devices, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--ttl", type=click.FloatRange(5, 600), default=6, show_default=True, help="`lease.ttl`, in seconds.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of each.")
+@click.option("--devices", type=click.IntRange(8, 1000), default=40, show_default=True, help="Of all shards together.")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def failover(ttl: float, rounds: int, devices: int, json_path: str | None) -> None:
+    """How long WhatsApp devices are silent when their host is killed or stopped, with and without spare workers.
+
+    Uses only the project's own WhatsApp server on loopback. Takes about five minutes on two cores, which should be idle
+    otherwise.
+    """
+    _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, say=_say)), json_path)
 
 
 @cli.command()

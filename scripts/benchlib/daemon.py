@@ -57,7 +57,7 @@ class Daemon:
 async def running_daemon(
     folder: Path, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Daemon]:
-    """A daemon with this config and its files in `folder`, once every worker is running; `environment` extends its own."""
+    """A daemon with this config and its files in `folder`, once its workers are running; `environment` extends its own."""
     state_dir, log = folder / "state", folder / "shardd.log"
     file = folder / "shards.yaml"
     file.write_text(yaml.safe_dump({"node": "bench", "state_dir": str(state_dir), **config}))
@@ -92,4 +92,5 @@ async def _is_running(daemon: Daemon) -> bool:
         status = await daemon.status()
     except NotRunningError:
         return False
-    return status["state"] == "running" and all(shard["state"] == "running" for shard in status["shards"])
+    mine = [shard for shard in status["shards"] if shard["epoch"] is not None]
+    return status["state"] == "running" and all(shard["state"] == "running" for shard in mine)

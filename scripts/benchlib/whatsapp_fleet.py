@@ -138,6 +138,31 @@ class Fleet:
         return await (await self._producer.execute(statement)).fetchall()
 
 
+async def add_devices(producer: psycopg.AsyncConnection[Any], stock: Stock) -> None:
+    """Insert the rows of the devices."""
+    await producer.cursor().executemany(
+        "INSERT INTO shardd.devices (id, transport, session) VALUES (%s, 'whatsapp', %s)",
+        [(session, session) for session in stock.sessions],
+    )
+
+
+def fleet_config(stock: Stock, server: ServerProcess, *, shards: int, **whatsapp: Any) -> dict[str, Any]:
+    """Of a daemon that sends for these devices; `whatsapp`: settings of the transport that differ from the defaults."""
+    return {
+        "shards": shards,
+        "database": {"dsn": stock.dsn},
+        "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
+        "transports": {"whatsapp": {**ALONE, "proxy": server.proxy_url(), **whatsapp}},
+        "log": {"level": "info", "format": "json"},
+    }
+
+
+def trust(server: ServerProcess) -> dict[str, str]:
+    """The environment in which a daemon trusts the test server."""
+    environment = server.client_environment()
+    return {name: environment[name] for name in ENVIRONMENT}
+
+
 @asynccontextmanager
 async def fleet(
     cluster: Cluster,
@@ -154,26 +179,14 @@ async def fleet(
     async with AsyncExitStack() as stack:
         connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
         producer = await stack.enter_async_context(await connect)
-        await producer.cursor().executemany(
-            "INSERT INTO shardd.devices (id, transport, session) VALUES (%s, 'whatsapp', %s)",
-            [(session, session) for session in stock.sessions],
-        )
-        database = {"dsn": stock.dsn}
+        await add_devices(producer, stock)
+        config = fleet_config(stock, server, shards=shards, pgbouncer=pgbouncer, **whatsapp)
         if pgbouncer:
-            database["sessions_dsn"] = await stack.enter_async_context(
+            config["database"]["sessions_dsn"] = await stack.enter_async_context(
                 pooled(cluster, stock.dsn.partition("@/")[2].partition("?")[0])
             )
-        config = {
-            "shards": shards,
-            "database": database,
-            "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
-            "worker": worker or {},
-            "transports": {"whatsapp": {**ALONE, "proxy": server.proxy_url(), "pgbouncer": pgbouncer, **whatsapp}},
-            "log": {"level": "info", "format": "json"},
-        }
-        trust = server.client_environment()
-        environment = {name: trust[name] for name in ENVIRONMENT}
+        config["worker"] = worker or {}
         # A journal belongs to one database, so each daemon needs its own folder.
         folder = Path(tempfile.mkdtemp(dir=cluster.folder))
-        daemon = await stack.enter_async_context(running_daemon(folder, config, environment))
+        daemon = await stack.enter_async_context(running_daemon(folder, config, trust(server)))
         yield Fleet(daemon, producer, stock)

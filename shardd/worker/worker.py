@@ -187,7 +187,9 @@ class Worker:
 
     def disconnected(self) -> None:
         """The supervisor is gone."""
-        if not self._ended.is_set():
+        if self._role.waits:
+            self._end(0)
+        elif not self._ended.is_set():
             log.warning("supervisor is gone: finishing what has started", action="orphan")
             self._start(self._drain(ORPHAN_GRACE, disconnected=True))
 

@@ -33,7 +33,7 @@ from shardd.supervisor.workers.launch import (
     rename_stderr,
     stderr_of_shard,
 )
-from shardd.tasks import WakeUp
+from shardd.tasks import WakeUp, wait_for_event
 
 log = get_logger(__name__)
 
@@ -44,6 +44,8 @@ SPACING: Final = 0.1
 KEPT: Final = 60.0
 """Seconds for which those are kept that are no longer wanted: a node that is gone may soon be back, and shards that were taken
 just now have no worker yet."""
+END_TIMEOUT: Final = 2.0
+"""Seconds that the end of one may take at a stop: the workers of shards wait to be drained."""
 NOTED: Final = 2
 """Deaths in a row that an operator should know about."""
 
@@ -164,7 +166,7 @@ class Spares(Service):
         for spare in self._spares:
             self._end(spare)
         for spare in list(self._spares):
-            await spare.gone.wait()
+            await wait_for_event(spare.gone, END_TIMEOUT)
 
     def _number(self) -> int:
         number = self._config.supervisor.spares

@@ -148,6 +148,13 @@ def test_campaigns_are_told_when_there_are_some() -> None:
     assert "campaigns  2 running, 1 paused with 1,000,000 jobs" in text
 
 
+def test_spare_workers_are_shown_where_there_are_any() -> None:
+    assert "spare" not in "\n".join(paint(node(2), 120))
+    (line,) = (line for line in paint(msgspec.structs.replace(node(2), spares=1), 120) if "spare" in line)
+    assert line.startswith("leases")
+    assert line.rstrip().endswith("; 1 spare worker")
+
+
 def test_a_status_that_is_no_longer_true_says_so() -> None:
     picture = render_status(node(2), width=80, stale=True)
     console = Console(width=80, file=io.StringIO())

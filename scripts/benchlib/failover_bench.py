@@ -1,0 +1,193 @@
+"""`scripts/bench failover`: how long devices are silent when their host dies or is stopped, with and without spare workers.
+
+Two hosts (daemons) share the shards of WhatsApp devices on one database. At the moment of the fault each device of the lost host
+gets a message, so the time until that is sent is the time in which the device was silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import psycopg
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from benchlib.cluster import Cluster
+from benchlib.daemon import Daemon, running_daemon
+from benchlib.results import Spread, machine
+from benchlib.whatsapp_bench import Say, bed
+from benchlib.whatsapp_fleet import Stock, add_devices, fleet_config, recipients_of, stocked, trust
+from benchlib.workload import BODY
+from shardd.hashing import shard_of
+from shardd.queue.migrate import migrate
+from tests.whatsapp_server.launch import ServerProcess
+
+SHARDS: Final = 4
+DEADLINE: Final = 180.0
+LOOK_EVERY: Final = 0.05
+FAULTS: Final = {"kill": "kill -9 of a host", "stop": "planned stop of a host"}
+WITHOUT, WITH = "without spare workers", "with spare workers"
+SUBJECTS: Final = {WITHOUT: 0, WITH: None}
+"""Each with the value of `supervisor.spares`."""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Seconds from a fault until the devices of the lost host had sent."""
+
+    first: float
+    median: float
+    last: float
+
+
+@dataclass(frozen=True)
+class FailoverResults:
+    """Of all rounds: by fault, then by subject."""
+
+    ttl: float
+    devices: int
+    rounds: dict[str, dict[str, list[Silence]]]
+
+    def plain(self) -> dict[str, Any]:
+        """The results as JSON, in seconds."""
+        faults = {
+            fault: {who: [vars(each) for each in silences] for who, silences in subjects.items()}
+            for fault, subjects in self.rounds.items()
+        }
+        return {"ttl": self.ttl, "devices": self.devices, "shards": SHARDS, "faults": faults, "machine": machine()}
+
+    def show(self, console: Console) -> None:
+        """As a table."""
+        table = Table(
+            "seconds until the devices of the lost host send", WITHOUT, WITH, "ratio", box=SIMPLE,
+            title=f"{self.devices} WhatsApp devices, {SHARDS} shards on 2 hosts, lease.ttl {self.ttl:g} s",
+        )  # fmt: skip
+        for fault, subjects in self.rounds.items():
+            for which in ("first", "median", "last"):
+                before, after = (Spread([getattr(each, which) for each in subjects[who]]) for who in (WITHOUT, WITH))
+                ratio = f"{after.over(before):.2f}x"
+                table.add_row(f"{FAULTS[fault]}: {which} device", before.text(1), after.text(1), ratio)
+        console.print(table)
+
+
+async def run(*, ttl: float, rounds: int, devices: int, say: Say) -> FailoverResults:
+    """Run all rounds; the subjects take turns."""
+    results: dict[str, dict[str, list[Silence]]] = {fault: {who: [] for who in SUBJECTS} for fault in FAULTS}
+    async with bed() as (cluster, server):
+        for number in range(1, rounds + 1):
+            for who, spares in SUBJECTS.items():
+                server.control.start_over()
+                name = f"failover_{number}_{'none' if spares == 0 else 'some'}"
+                async with stocked(cluster, name, devices) as stock:
+                    found = await _round(cluster, server, stock, ttl=ttl, spares=spares)
+                for fault, silence in found.items():
+                    results[fault][who].append(silence)
+                    say(
+                        f"round {number}/{rounds}: {FAULTS[fault]}, {who}: first {silence.first:.1f} s, "
+                        f"median {silence.median:.1f} s, last {silence.last:.1f} s"
+                    )
+    return FailoverResults(ttl, devices, results)
+
+
+async def _round(
+    cluster: Cluster, server: ServerProcess, stock: Stock, *, ttl: float, spares: int | None
+) -> dict[str, Silence]:
+    await migrate(stock.dsn)
+    every = max(0.5, ttl / 6)
+    margin = max(1.0, ttl / 6)
+    patience = f"{(ttl - margin - every) / 2 * 1000:.0f}ms"
+    config = {
+        **fleet_config(stock, server, shards=SHARDS),
+        "lease": {"ttl": f"{ttl:g}s", "renew_every": f"{every * 1000:.0f}ms", "margin": f"{margin * 1000:.0f}ms"},
+        "database": {"dsn": stock.dsn, "connect_timeout": patience, "statement_timeout": patience},
+        "supervisor": {"spares": spares},
+    }
+    folders = [Path(tempfile.mkdtemp(dir=cluster.folder)) for _ in range(2)]
+
+    def host(number: int) -> Any:
+        return running_daemon(folders[number], {**config, "node": f"host-{number}"}, trust(server))
+
+    found = {}
+    async with AsyncExitStack() as stack:
+        connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
+        bench = _Bench(await stack.enter_async_context(await connect), stock)
+        await add_devices(bench.producer, stock)
+        lasting = await stack.enter_async_context(host(0))
+        for fault, end in (("kill", _kill), ("stop", _stop)):
+            async with host(1) as lost:
+                await _shared(lost, lasting, spares=spares)
+                # Every client is open, as in a fleet at work.
+                await bench.send(stock.sessions)
+                found[fault] = await bench.silence(lost, end)
+    return found
+
+
+async def _shared(*hosts: Daemon, spares: int | None) -> None:
+    """Each host serves its half, and has the spare workers for the other."""
+    for host in hosts:
+        await host.until(
+            lambda status: (
+                sum(shard["state"] == "running" for shard in status["shards"]) == SHARDS // 2
+                and status["spares"] == (SHARDS // 2 if spares is None else spares)
+            ),
+            DEADLINE,
+        )
+
+
+async def _kill(host: Daemon) -> None:
+    """As when a machine dies: nothing of it finishes what it has begun."""
+    workers = await host.workers()
+    host.process.send_signal(signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    host.process.kill()
+
+
+async def _stop(host: Daemon) -> None:
+    host.process.send_signal(signal.SIGTERM)
+
+
+class _Bench:
+    """A producer, and what became of its messages."""
+
+    def __init__(self, producer: psycopg.AsyncConnection[Any], stock: Stock) -> None:
+        self.producer = producer
+        self._stock = stock
+
+    async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[None]]) -> Silence:
+        """End a host; returns when its devices had sent."""
+        mine = {shard["shard"] for shard in (await host.status())["shards"] if shard["state"] == "running"}
+        devices = [session for session in self._stock.sessions if shard_of(session, SHARDS) in mine]
+        at = time.time()
+        await end(host)
+        sent = [settled - at for settled in await self.send(devices)]
+        return Silence(min(sent), median(sent), max(sent))
+
+    async def send(self, devices: list[str]) -> list[float]:
+        """One message of each device; returns when each was sent, in POSIX seconds."""
+        ((before,),) = await self._rows("SELECT coalesce(max(id), 0) FROM shardd.archive")
+        insert = "COPY shardd.jobs (device_id, recipient, body) FROM STDIN"
+        async with self.producer.cursor() as cursor, cursor.copy(insert) as copy:
+            for session in devices:
+                await copy.write_row((session, f"+{recipients_of(session, 1)[0]}", BODY))
+        statement = "SELECT extract(epoch FROM settled_at)::float8, state FROM shardd.archive WHERE id > %s"
+        async with asyncio.timeout(DEADLINE):
+            while len(rows := await self._rows(statement, before)) < len(devices):  # noqa: ASYNC110  # others' commits
+                await asyncio.sleep(LOOK_EVERY)
+        if any(state != "sent" for _, state in rows):
+            raise RuntimeError(f"not everything was sent: {rows}")
+        return [at for at, _ in rows]
+
+    async def _rows(self, statement: Any, *params: Any) -> list[tuple[Any, ...]]:
+        return await (await self.producer.execute(statement, params)).fetchall()
