@@ -149,7 +149,7 @@ def licence_of(name: str) -> str:
     if name in NOT_IN_METADATA:
         return NOT_IN_METADATA[name]
     metadata = importlib.metadata.metadata(name)
-    said = metadata["License-Expression"] or metadata["License"]
+    said = metadata.get("License-Expression") or metadata.get("License")
     if not said:
         kinds = (kind.split(" :: ") for kind in metadata.get_all("Classifier") or ())
         said = " OR ".join(kind[-1] for kind in kinds if kind[0] == "License")

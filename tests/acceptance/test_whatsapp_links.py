@@ -120,7 +120,7 @@ async def test_a_text_whose_page_cannot_be_shown_is_sent_all_the_same(
     fleet: Fleet, site: Site, silent: Site, intranet: Site
 ) -> None:
     """Whatever a page does: its text is sent at the first attempt, in its order, and nothing else of this host is reached."""
-    hostile = '<a b="' * 80_000  # html.parser of Python 3.11 would need minutes
+    hostile = '<a b="' * 80_000  # html.parser of early releases of Python 3.11 to 3.13 would need minutes
     site.pages = {
         "/gone": web.Response(status=404, text=PAGE, content_type="text/html"),
         "/broken": web.Response(status=500, text=PAGE, content_type="text/html"),
@@ -166,7 +166,7 @@ async def test_a_text_whose_page_cannot_be_shown_is_sent_all_the_same(
     assert [message.text for message in in_order] == waited
     await daemon.until(lambda status: status["shards"][0]["previews_left_out"] == 1 + len(bare) + 2)
     log = daemon.log_file.read_text(encoding="utf-8")
-    for why in ("has a loopback address", "the server answered 404", "the page has no title", "takes too long to read"):
+    for why in ("has a loopback address", "the server answered 404", "the page has no title"):
         assert why in log
     assert "failed unexpectedly" not in log
 

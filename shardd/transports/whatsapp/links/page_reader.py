@@ -12,8 +12,6 @@ MAX_PAGE: Final = 512 * 1024
 """Bytes of a page that are read; what it says about itself is at its beginning."""
 SECONDS: Final = 5.0
 """For one page, including the start of the child."""
-PATIENCE: Final = 30.0
-"""Seconds that a page waits for its turn: longer than its text does, so that no page is blamed for those before it."""
 MEMORY: Final = 96 * 1024 * 1024
 """Bytes: 512 KiB that are one tag with 260,000 attributes take 60 MB."""
 _CHARSET: Final = re.compile(r"[A-Za-z0-9_:.-]{1,40}")
@@ -30,7 +28,6 @@ class PageReader(LimitedProcess[PageInfo]):
             max_bytes=MAX_PAGE,
             memory=MEMORY,
             seconds=seconds,
-            patience=PATIENCE,
         )
 
     async def read(self, data: bytes, charset: str | None) -> PageInfo | None:

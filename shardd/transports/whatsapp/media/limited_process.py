@@ -27,8 +27,8 @@ MEMORY: Final = 192 * 1024 * 1024
 """Bytes for decoding: 24 million pixels of a PNG take 96 MB."""
 SECONDS: Final = 10.0
 """For one file, including the start of the child."""
-PATIENCE: Final = 10.0
-"""Seconds that a file waits for its turn."""
+PATIENCE: Final = 30.0
+"""Seconds that a file waits for its turn: no file is blamed for those before it, even where the processors are busy."""
 IDLE: Final = 60.0
 """Seconds without a file after which the child exits."""
 MAX_ANSWER: Final = 64 * 1024
