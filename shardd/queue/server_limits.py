@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg.errors import Diagnostic
 
@@ -36,6 +37,30 @@ class SessionOids:
     database: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A standby that is connected."""
+
+    name: str
+    mode: str | None
+    """async, sync, quorum or potential; None: this user may not see it."""
+    lag: float
+    """For how many seconds its disk has lacked something of the primary's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """How commits reach the standbys."""
+
+    standbys: list[Standby]
+    names: str
+    """The setting synchronous_standby_names."""
+    commit: str
+    """The setting synchronous_commit of shardd's sessions."""
+    waits: float | None
+    """For how many seconds the oldest commit of this user has waited for a standby; None: there is none."""
+
+
 class ServerLimits(Statements):
     """Questions about the server."""
 
@@ -58,6 +83,16 @@ class ServerLimits(Statements):
     async def notifications(self) -> float:
         """How full the notification queue is: 0 to 1."""
         return float(await self._database.value("notification_use"))
+
+    async def replication(self) -> Replication:
+        """How commits reach the standbys."""
+        standbys = await self._database.rows(Standby, "list_standbys")
+
+        def replication(**settings: Any) -> Replication:
+            return Replication(standbys, **settings)
+
+        (found,) = await self._database.rows(replication, "replication_settings")
+        return found
 
     async def slowest_listener(self) -> int | None:
         """Process id of the session that keeps the notification queue half full; None: the server does not report it now."""

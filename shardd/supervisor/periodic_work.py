@@ -50,6 +50,7 @@ class PeriodicWork:
     reporters: Sequence[ReportsProblems]
     queue: Callable[[], QueueStatus | None]
     """The last count of the queue; None: not counted yet."""
+    server_watch: ServerWatch
 
 
 def make_periodic_work(
@@ -113,4 +114,4 @@ def make_periodic_work(
     if embedded is not None:
         revive = partial(upkeep.revive, embedded)
         services.append(Periodic(steps, "restarting the embedded PostgreSQL", revive, every=upkeep.POSTGRES_EVERY))
-    return PeriodicWork(services, (bindings, events, server_watch, forgetting), lambda: counter.queue)
+    return PeriodicWork(services, (bindings, events, server_watch, forgetting), lambda: counter.queue, server_watch)

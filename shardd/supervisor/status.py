@@ -7,7 +7,7 @@ marked with a `Metric` is on the metrics page, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -18,6 +18,10 @@ class Metric:
 
     name: str
     help: str
+
+
+NO_STANDBY: Final = "no standby"
+"""`Status.replication` of a server without one."""
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +160,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     library_refused_since: float | None = None
     database: str
     """embedded, or where the server is."""
+    replication: str | None = None
+    """The standbys of the server, in words; None: not known yet."""
     sessions: str | None = None
     """How the sessions of devices reach PostgreSQL, and why, in words; None: no device has one."""
     config: str | None

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
 from shardd.cli.words import count, span
 from shardd.states import CAN_SEND, ShardState
-from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.supervisor.status import NO_STANDBY, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 
 WIDE: Final = 110
 """Width from which on words are written out and the worker's resources are shown."""
@@ -117,7 +117,9 @@ def _facts(status: Status, most: int | None) -> Table:
 
 
 def _way_words(status: Status) -> Iterator[tuple[str, Text]]:
-    """What is between the devices and the database, and between that and the receivers of events."""
+    """What is between the devices and the database, behind that, and between it and the receivers of events."""
+    if status.replication is not None and status.replication != NO_STANDBY:
+        yield "replication", Text(status.replication, "yellow" if status.replication.startswith("asynchronous") else "")
     if status.sessions is not None and status.sessions.startswith("through"):
         yield "sessions", Text(status.sessions)
     if status.webhooks:

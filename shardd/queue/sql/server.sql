@@ -41,3 +41,15 @@ SELECT pg_notification_queue_usage();
 -- A notification on a channel without listeners. When the queue is more than half full, the server warns the notifier, every five seconds at most, and names the session that
 -- has not read for the longest time.
 SELECT pg_notify('shardd_nobody', '');
+
+-- name: list_standbys
+-- The standbys that are connected, and for how many seconds each has lacked something on its disk. `mode` is NULL for a user without the
+-- rights of pg_monitor. A base backup is none.
+SELECT application_name AS name, sync_state AS mode, coalesce(extract(epoch FROM flush_lag), 0)::float8 AS lag
+  FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' ORDER BY application_name;
+
+-- name: replication_settings
+-- `waits`: for how many seconds the oldest commit of this user has waited for a synchronous standby; NULL: none does.
+SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') AS commit,
+       (SELECT extract(epoch FROM max(clock_timestamp() - query_start))::float8
+          FROM pg_stat_activity WHERE wait_event_type = 'IPC' AND wait_event = 'SyncRep') AS waits;

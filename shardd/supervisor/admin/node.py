@@ -68,6 +68,8 @@ class Node:
     notes: Sequence[Callable[[], Sequence[str]]]
     """What an operator should know although the node is healthy."""
     database: str
+    replication: Callable[[], str | None]
+    """The standbys of the server, in words; None: not known yet."""
     sessions: Callable[[], str | None]
     """How the sessions of devices reach PostgreSQL, and why; None: no device has one."""
     stop: Callable[[], None]
@@ -132,6 +134,7 @@ class Node:
             library_refused=self.library_watch.refused_since is not None,
             library_refused_since=self.library_watch.refused_since,
             database=self.database,
+            replication=self.replication(),
             sessions=self.sessions(),
             config=str(config.source) if config.source else None,
             shards=shards,

@@ -1,4 +1,4 @@
-"""Watches what all sessions of the server share and one can use up: connections, the lock table, the notification queue.
+"""Watches the server: its standbys, and what all sessions share and one can use up: connections, locks, the notification queue.
 
 Any login can do that, in any database of the server; then no new session can ask who it was. So the daemon keeps one connection
 for this alone and reads names in advance; what it saw last stays in the status while it cannot look.
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.queue.database import NOTIFICATIONS_FULL
-from shardd.queue.server_limits import LockUse, Names, ServerLimits, SessionOids
+from shardd.queue.server_limits import LockUse, Names, Replication, ServerLimits, SessionOids
+from shardd.supervisor.cluster.replication import describe_hang, describe_loss, describe_replication
 from shardd.supervisor.problems import Problem, ProblemKind
 
 EVERY: Final = 3.0
@@ -53,12 +54,14 @@ class ServerWatch:
         """Share of the queue that is used."""
         self._keeper: int | None = None
         """Process id of the session that keeps the queue from shrinking, if known."""
+        self._replication: Replication | None = None
 
     async def check(self) -> None:
         """Check now. Raises DatabaseError; then what was not reached stays as last seen."""
         # In this order: what needs the fewest locks comes first.
         self._locks = await self._limits.locks(LOCKS_FULL)
         self._checked_at = time.monotonic()
+        self._replication = await self._limits.replication()
         await self._check_sessions()
         self._notifications = await self._limits.notifications()
         if self._notifications < NOTIFICATIONS_FULL:
@@ -90,10 +93,21 @@ class ServerWatch:
             self._names.get(("database", one.database), f"(oid {one.database})"),
         )
 
+    def replication(self) -> str | None:
+        """The standbys, in a few words; None: not known yet."""
+        return None if self._replication is None else describe_replication(self._replication)
+
+    def notes(self) -> list[str]:
+        """What a fail-over could undo."""
+        loss = None if self._replication is None else describe_loss(self._replication)
+        return [] if loss is None else [loss]
+
     def problems(self) -> Iterator[Problem]:
         """See `shardd.supervisor.problems`."""
         age = time.monotonic() - self._checked_at
         seen = f" (as of {age:.0f} s ago: the database has not answered since)" if age > _STALE else ""
+        if self._replication is not None and (hang := describe_hang(self._replication)) is not None:
+            yield Problem(ProblemKind.DATABASE, hang + seen)
         if self._locks is not None:
             yield Problem(ProblemKind.SERVER, describe_locks(self._locks, self._sessions) + seen)
         if self._connections is not None:
