@@ -144,7 +144,7 @@ async def test_a_daemon_that_runs_on_another_host_is_noticed(
 
 
 def data_end(dump: bytes) -> int:
-    """Up to where pg_restore reads: pg_dump of PostgreSQL 18 repeats the table of contents behind the data."""
+    """Up to where pg_restore reads: pg_dump of PostgreSQL 17.10 and 18 repeats the table of contents behind the data."""
     entry = b"CREATE TABLE shardd.jobs "
     first = dump.index(entry)
     again = dump.find(entry, first + 1)
