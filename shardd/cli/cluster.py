@@ -51,7 +51,7 @@ class _Row:
         node = self.node
         names = ("name", "id", "state", "since", "cordoned_at", "host", "version", "pid", "state_dir", "started_at")
         shown = {name: getattr(node, name) for name in (*names, "seen_at", "ttl", "margin")}
-        return shown | {"holds": self.holds, "planned": self.planned}
+        return shown | {"holds": self.holds, "planned": self.planned, "summary": node.summary}
 
 
 NODES: Final = Listing[_Row](

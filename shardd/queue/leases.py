@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from shardd.queue.beats import BeatMemory
@@ -48,6 +48,8 @@ class Node:
     started_at: datetime
     cordoned_at: datetime | None
     """Since when an operator wants it to hold no shards, whether it runs or not; None: it may."""
+    summary: Any
+    """What it last said about itself (`report_summary`); None: nothing."""
     state: str
     """One of `NodeState`."""
     since: datetime | None
@@ -155,6 +157,11 @@ async def held_leases(database: Database) -> list[Lease]:
     return await database.rows(Lease, "held_leases")
 
 
+async def report_summary(database: Database, node_id: str, incarnation: UUID, summary: str) -> None:
+    """Store what a node says about itself, a JSON object. Raises DatabaseError."""
+    await database.execute("report_summary", {"id": node_id, "incarnation": incarnation, "summary": summary})
+
+
 async def set_cordoned(database: Database, node_id: str, *, cordoned: bool) -> bool:
     """Cordon a node or end that, which all nodes notice at once; False: nothing was to be changed. Raises DatabaseError."""
     return bool(await database.rows(Record, "cordon_node", {"id": node_id, "cordoned": cordoned}))
@@ -195,9 +202,13 @@ class Leases:
         """End the leases of earlier incarnations of this node."""
         await self._database.execute("release_earlier_leases", {**self._who, "place": self._node["place"]})
 
+    async def nodes(self) -> list[Node]:
+        """Those that are not forgotten yet."""
+        return await all_nodes(self._database)
+
     async def live_nodes(self) -> list[Node]:
-        """The nodes that run."""
-        return [node for node in await all_nodes(self._database) if node.alive]
+        """Those that run."""
+        return [node for node in await self.nodes() if node.alive]
 
     async def held(self) -> list[Lease]:
         """The leases of all nodes."""

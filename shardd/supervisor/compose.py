@@ -36,6 +36,7 @@ from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.node import Node, SystemdReporter
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
+from shardd.supervisor.cluster.picture import report_to_others
 from shardd.supervisor.cluster.renewal import Renewal
 from shardd.supervisor.cluster.session_pool import SessionPool
 from shardd.supervisor.cluster.session_store import devices_with_sessions, numbers_of
@@ -63,7 +64,7 @@ from shardd.supervisor.scheduling.visiting import Visits
 from shardd.supervisor.scheduling.work_notices import CHANNEL as NOTICES
 from shardd.supervisor.scheduling.work_notices import WorkNotices
 from shardd.supervisor.scheduling.work_poller import WorkPoller
-from shardd.supervisor.services import Service, Steps
+from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
 from shardd.supervisor.workers.messages import MessageHandlers
@@ -368,6 +369,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
                 memory,
                 workers,
                 keeper,
+                keeper.picture,
                 scheduler,
                 state_watch,
                 recovery,
@@ -389,6 +391,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             reload.notes,
             webhooks.notes,
             session_pool.notes,
+            keeper.picture.notes,
             reception.unattributed.notes,
             spares.notes,
             *(each.notes for each in listeners),
@@ -401,6 +404,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     )
     # It also asks the node for its status.
     node.reporters = (*node.reporters, control)
+    report = partial(report_to_others, pools.general, state_id, incarnation, node.summary)
 
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
@@ -409,6 +413,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ownership,
         renewal,
         *periodic.services,
+        Periodic(steps, "reporting to the other nodes", report, every=config.lease.renew_every),
         router,
         webhooks,
         opt_outs,

@@ -104,6 +104,45 @@ class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
     """For how long the oldest undelivered event has waited; None: unknown, because it is disabled."""
 
 
+class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says about itself to the others, a few hundred bytes. Another release may leave out or add fields."""
+
+    devices: dict[str, int] = {}
+    """Of its shards, by state."""
+    in_flight: int = 0
+    sent_per_second: float = 0.0
+    problems: int = 0
+    """How many there are; its own status says which."""
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the nodes that share the database, as this node last saw it."""
+
+    node: str
+    """Its name."""
+    id: str
+    """Of its state folder."""
+    own: bool
+    """It is this node."""
+    host: str
+    version: str
+    state: str
+    """`shardd.states.NodeState`."""
+    since: float | None
+    """Of the state; None: since it serves, or unknown."""
+    cordoned: bool
+    """An operator wants it to hold no shards, whatever its state."""
+    shards: list[int]
+    """Which it holds."""
+    planned: list[int]
+    """Which it should hold."""
+    devices: dict[str, int] | None
+    """Of its shards, by state, as it last reported; likewise the next ones. None: it is silent, or has not reported yet."""
+    in_flight: int | None
+    sent_per_second: float | None
+    problems: int | None
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over the shards of this node since its supervisor started; the names are those of `ShardStatus`."""
 
@@ -165,6 +204,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sessions: str | None = None
     """How the sessions of devices reach PostgreSQL, and why, in words; None: no device has one."""
     config: str | None
+    nodes: list[NodeStatus] = []
+    """All that share the database and have not stopped; empty until this node has its leases."""
     shards: list[ShardStatus]
     totals: Totals
     queue: QueueStatus | None

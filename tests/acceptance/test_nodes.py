@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from shardd.queue.migrate import migrate
+from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.servers import Server
 
@@ -178,6 +179,56 @@ async def test_a_stop_gives_each_shard_away_as_soon_as_its_worker_is_gone(
     assert await one.wait_end() == 0
     await two.until(lambda s: len(served_by(s)) == 4)
     assert await producer.until_finished(two, 1) == {"in_doubt": 1}
+
+
+async def test_every_node_shows_all_and_one_that_is_cordoned_goes_on_without_shards(
+    make_daemon: MakeNode, dsn: str, producer: Producer
+) -> None:
+    one, two = (node_on(make_daemon, dsn, node=name) for name in ("one", "two"))
+    for place, daemon in enumerate((one, two)):
+        daemon.take_place(place)
+        await daemon.start()
+    producer.add_devices(20)
+
+    def states(status: dict[str, Any]) -> dict[str, tuple[str, int]]:
+        """What each node does, and how many devices it last reported to be ready."""
+        return {each["node"]: (each["state"], (each["devices"] or {}).get("ready", 0)) for each in status["nodes"]}
+
+    def is_even(status: dict[str, Any]) -> bool:
+        return [len(each["shards"]) for each in status["nodes"]] == [1, 1] and sum(
+            ready for _, ready in states(status).values()
+        ) == 20
+
+    for daemon in (one, two):
+        status = await daemon.until(is_even)
+        assert {each["node"]: each["own"] for each in status["nodes"]} == {
+            "one": daemon is one,
+            "two": daemon is two,
+        }
+    shardd = Command(one.config_file)
+    assert (await shardd("cluster", "cordon", "two")).code == 0
+    for daemon in (one, two):
+        await daemon.until(lambda s: states(s) == {"one": ("serving", 20), "two": ("cordoned", 0)})
+    status = await two.until(lambda s: not served_by(s))
+    assert (status["ready"], status["healthy"]) == (True, True)
+    assert "this node is cordoned since" in "".join(status["notes"])
+    shown = await shardd("status")
+    assert shown.code == 0
+    assert [line.split()[1] for line in shown.out.splitlines() if line.startswith(("one ", "two "))] == [
+        "serving",
+        "cordoned",
+    ]
+    producer.add_jobs(40, 20)
+    assert await producer.until_finished(one, 40) == {"sent": 40}
+    assert two.messages() == []
+
+    # Nobody is left to send, which each of them says.
+    assert (await shardd("cluster", "cordon", "one", "--yes")).code == 0
+    for daemon in (one, two):
+        status = await daemon.until(lambda s: s["problem_kinds"]["leases"] == 1)
+        assert "no node takes shards, because one, two are cordoned: nothing is sent" in problems(status)
+    assert (await shardd("cluster", "uncordon", "two")).code == 0
+    await two.until(lambda s: served_by(s) == [0, 1] and s["healthy"])
 
 
 async def test_what_a_lost_node_never_handed_over_is_queued_again_when_its_folder_is_back_under_any_name(

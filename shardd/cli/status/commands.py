@@ -69,9 +69,9 @@ def status(config: Config, as_json: bool, watch: bool, wait: bool, timeout: floa
 
     With --json: an object with version, node, pid, state (starting, running, stopping), starting (what the start is doing, or
     null), ready (started, and holding its leases or standing by), healthy, problems and notes (lists of
-    sentences), problem_kinds (number of problems by kind), problems_by_kind, started_at, now, database, config, shards (a
-    list), totals, and queue (null until it was counted). Times are POSIX seconds, durations seconds, sizes bytes. Fields are
-    added over time, never renamed.
+    sentences), problem_kinds (number of problems by kind), problems_by_kind, started_at, now, database, config, nodes (all
+    that share the database) and shards (lists), totals, and queue (null until it was counted). Times are POSIX seconds,
+    durations seconds, sizes bytes. Fields are added over time, never renamed.
     """
     if watch:
         console = make_console()

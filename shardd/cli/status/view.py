@@ -13,8 +13,8 @@ from rich.console import Group, RenderableType
 
 from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
 from shardd.cli.words import count, span
-from shardd.states import CAN_SEND, ShardState
-from shardd.supervisor.status import NO_STANDBY, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.states import CAN_SEND, NodeState, ShardState
+from shardd.supervisor.status import NO_STANDBY, NodeStatus, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 
 WIDE: Final = 110
 """Width from which on words are written out and the worker's resources are shown."""
@@ -52,7 +52,10 @@ def render_status(
     head.append(_title(status, stale=stale))
     if totals.sandbox_devices:
         head.append(sandbox_text(totals.sandbox_devices, totals.devices, "devices"))
-    head += [_facts(status, most), Text()]
+    head.append(_facts(status, most))
+    if len(status.nodes) > 1:
+        head += [Text(), *_nodes(status, most, width)]
+    head.append(Text())
     room = None
     if height is not None:
         # The table's header has two lines, its total one, and the remark about hidden shards one or two.
@@ -146,7 +149,9 @@ def _lease_words(status: Status) -> Text | None:
     if status.state == "starting":
         return None
     if not mine:
-        return Text("none: other nodes have the shards", "dim" if status.ready else "red")
+        cordoned = any(node.own and node.cordoned for node in status.nodes)
+        words = "none: this node is cordoned" if cordoned else "none: other nodes have the shards"
+        return Text(words, "dim" if status.ready else "red")
     margin = status.lease_margin or 0.0
     text = f"{mine} of {count(len(status.shards), 'shard')}; without a renewal they lapse in {span(margin)}"
     if status.spares:
@@ -171,6 +176,53 @@ def _campaign_words(queue: QueueStatus) -> Text:
     if queue.paused_campaigns:
         words.append(f"{queue.paused_campaigns:,} paused with {count(queue.paused_jobs, 'job')}")
     return Text(", ".join(words), "yellow" if queue.paused_campaigns else "")
+
+
+def _nodes(status: Status, most: int | None, width: int) -> Iterator[RenderableType]:
+    """A row for each node, or the most telling ones."""
+    nodes = status.nodes
+    if most is not None and len(nodes) > most:
+        ranked = sorted(nodes, key=lambda node: (node.state == NodeState.SERVING and not node.problems, not node.own))
+        shown = {node.id for node in ranked[:most]}
+        nodes = [node for node in nodes if node.id in shown]
+    wide = width >= WIDE
+    headers = ["node", "state", "shards", "devices", "sent/s", "problems", *(["version", "host"] if wide else [])]
+    table = make_table(*headers, right=headers[2:6], whole=["state"])
+    if width < NARROW:
+        table.padding = (0, 1, 0, 0)
+    for node in nodes:
+        cells = [_node_state(node, status.now), _share(node), _devices(node), *_reported(node)]
+        table.add_row(Text(node.node, "bold" if node.own else ""), *cells, *([node.version, node.host] if wide else []))
+    yield table
+    if hidden := len(status.nodes) - len(nodes):
+        yield Text(f"and {count(hidden, 'more node')}; shardd cluster list", "dim")
+
+
+def _node_state(node: NodeStatus, now: float) -> Text:
+    text = state_text(node.state)
+    if node.since is not None:
+        text.append(f" {span(max(0.0, now - node.since)).split()[0]}")
+    return text
+
+
+def _share(node: NodeStatus) -> Text:
+    """`4`, or `4 → 0` while shards move."""
+    holds, planned = len(node.shards), len(node.planned)
+    return Text(f"{holds}") if holds == planned else Text(f"{holds} → {planned}", "yellow")
+
+
+def _devices(node: NodeStatus) -> Text:
+    """Those that can send, of all."""
+    if node.devices is None:
+        return Text("-", "dim")
+    return Text(
+        f"{sum(number for name, number in node.devices.items() if name in CAN_SEND)}/{sum(node.devices.values())}"
+    )
+
+
+def _reported(node: NodeStatus) -> Iterator[Text]:
+    yield Text("-", "dim") if node.sent_per_second is None else Text(_rate(node.sent_per_second))
+    yield Text("-", "dim") if node.problems is None else Text(str(node.problems), "red" if node.problems else "")
 
 
 def _choose(shards: Sequence[ShardStatus], room: int | None) -> tuple[list[ShardStatus], list[ShardStatus]]:

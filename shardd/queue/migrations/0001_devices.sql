@@ -105,6 +105,7 @@ CREATE TABLE shardd.nodes (
     cordoned_at timestamptz,               -- an operator wants it to hold no shards, also after a restart (shardd cluster); NULL: it may
     ttl         double precision NOT NULL, -- seconds, of its leases; it is alive if it was seen within them
     margin      double precision,          -- seconds, likewise; NULL: unknown
+    summary     jsonb,                     -- what it last said about itself, for the status of the others: less than 2 kB
     host        text NOT NULL DEFAULT '',  -- where it runs, in words: not an identity, because copies of a machine share its name
     state_dir   text NOT NULL DEFAULT '',
     place       text,                      -- the lock of its state folder, in one run of a kernel; NULL: unknown. Who holds that lock now

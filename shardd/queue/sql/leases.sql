@@ -28,7 +28,7 @@ SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, bea
 -- name: all_nodes
 -- Every node that is not forgotten yet, and what it does, since when: it is alive if it was seen within its own lease's time (it is `silent`
 -- otherwise, or has `stopped`), and takes shards if it is `serving`. `rival_age` in seconds.
-SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, state,
+SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, summary, state,
        CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
        AS since, nullif(seen_at, '-infinity') AS seen_at, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM (SELECT *, CASE WHEN seen_at = '-infinity' THEN 'stopped'
@@ -133,3 +133,7 @@ WITH changed AS (
      WHERE id = %(id)s AND (cordoned_at IS NOT NULL) <> %(cordoned)s RETURNING id
 )
 SELECT id, shardd.announce('shardd_leases') FROM changed;
+
+-- name: report_summary
+-- Stores what a node says about itself.
+UPDATE shardd.nodes SET summary = %(summary)s::jsonb WHERE id = %(id)s AND incarnation = %(incarnation)s;

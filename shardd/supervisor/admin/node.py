@@ -27,7 +27,7 @@ from shardd.supervisor.scheduling.outlook import DeviceOutlook, device_outlook
 from shardd.supervisor.scheduling.scheduler import Scheduler
 from shardd.supervisor.scheduling.table_sync import DeviceSync
 from shardd.supervisor.services import Service
-from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.supervisor.status import NodeSummary, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.shard import Shard
@@ -137,12 +137,24 @@ class Node:
             replication=self.replication(),
             sessions=self.sessions(),
             config=str(config.source) if config.source else None,
+            nodes=self.keeper.picture.statuses(),
             shards=shards,
             totals=sum_up(shards, sandbox_devices=sandbox),
             queue=self.queue(),
             webhooks=self.webhooks(),
             spares=self.spares.ready,
             unattributed_reports=self.unattributed(),
+        )
+
+    def summary(self) -> NodeSummary:
+        """What the other nodes are told."""
+        status, held = self.status(), self.keeper.epochs
+        mine = [queue for queue in self.scheduler.queues.values() if queue.shard in held]
+        return NodeSummary(
+            devices=dict(Counter(shown_state(queue) for queue in mine)),
+            in_flight=status.totals.in_flight,
+            sent_per_second=status.totals.sent_per_second,
+            problems=len(status.problems),
         )
 
     # ---- for systemd

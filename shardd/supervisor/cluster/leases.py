@@ -26,6 +26,7 @@ from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, describe
+from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
 from shardd.supervisor.cluster.sharing import share
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -37,7 +38,8 @@ WAIT_STEP: Final = 1.0
 """Seconds between checks whether an earlier incarnation is still alive."""
 RIVAL_SHOWN: Final = 300.0
 """Seconds for which the status shows that another supervisor was refused; systemd starts it again every few seconds."""
-
+FREE_AGAIN: Final = 5.0
+"""Seconds until the next look at a shard that nobody took."""
 
 COPIED: Final = (
     "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
@@ -82,6 +84,8 @@ class LeaseKeeper:
         self._nodes: list[Node] = []  # alive when the leases were last renewed
         self.reserve = 0
         """How many more shards it may have to take at once, as of the last renewal."""
+        self.picture = ClusterPicture(node.id)
+        """What all nodes do, as of the last renewal."""
         self.displaced_by: str | None = None
         """The supervisor that is this node now; None: there is none."""
         self.cloned = False
@@ -200,8 +204,10 @@ class LeaseKeeper:
         others = {lease.shard: lease.seconds_left for lease in held if lease.node_id != self._node.id}
         # What was lost is taken again, but not before its worker was told to end.
         self._free_at = boot_now() + (0.0 if lost else min(others.values(), default=float("inf")))
-        self._nodes = await self._leases.live_nodes()
+        nodes = await self._leases.nodes()
+        self._nodes = [node for node in nodes if node.alive]
         if self._leaving:
+            self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
             return lost
         wanted = set() if away else self._wanted(held)
         if not may_take:
@@ -218,6 +224,9 @@ class LeaseKeeper:
                 log.info("shard taken", action="lease", shard=shard, epoch=epoch)
         serving = [node.id for node in self._nodes if node.serves]
         self.reserve = reserve(self._shards, len(serving), len(self._epochs)) if self._node.id in serving else 0
+        self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
+        if self.picture.any_free:
+            self._free_at = min(self._free_at, boot_now() + FREE_AGAIN)
         return lost
 
     def drop_all(self) -> set[int]:

@@ -140,6 +140,7 @@ async def test_the_last_node_that_takes_shards_is_cordoned_only_if_that_is_meant
         assert len(one.keeper.epochs) == 8
         assert (await shardd("cluster", "cordon", "host-a", "--yes")).code == 0
         await one.until(lambda: not one.keeper.epochs)
+        await one.until(lambda: "no node takes shards" in " ".join(p.text for p in one.keeper.picture.problems()))
         shown = await shardd("cluster", "list")
         assert "moves: free → nobody: 0-7" in shown.out
 

@@ -459,7 +459,7 @@ async def test_a_lease_that_expires_while_a_node_looks_is_not_taken_for_a_share_
 
         monkeypatch.setattr(Leases, name, answer)
 
-    slowly("live_nodes")
+    slowly("nodes")
     slowly("held")
     await cycle(b, drained)
     assert len(looks) == 2

@@ -16,7 +16,7 @@ from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
 from shardd.supervisor.admin.node import problems_of, shard_status, sum_up
 from shardd.supervisor.problems import ProblemKind
 from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
-from shardd.supervisor.status import QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.supervisor.status import NodeStatus, NodeSummary, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.shard import Shard
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,8 +52,13 @@ SHAPES = {
     Status: {
         "version", "node", "pid", "state", "healthy", "problems", "problem_kinds", "problems_by_kind", "notes", "started_at",
         "now", "database", "config", "shards", "totals", "queue", "starting", "migrated", "ready", "lease_margin",
-        "device_states",
+        "device_states", "nodes",
     },
+    NodeStatus: {
+        "node", "id", "own", "host", "version", "state", "since", "cordoned", "shards", "planned", "devices", "in_flight",
+        "sent_per_second", "problems",
+    },
+    NodeSummary: {"devices", "in_flight", "sent_per_second", "problems"},
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
         "in_doubt", "sent_per_second", "restarts", "lag", "heartbeat_age", "rss", "fds", "connects", "error",

@@ -11,7 +11,7 @@ from rich.console import Console
 from shardd.cli.status.view import render_status
 from shardd.states import ShardState
 from shardd.supervisor.admin.node import problems_of, sum_up
-from shardd.supervisor.status import QueueStatus, ShardStatus, Status
+from shardd.supervisor.status import NodeStatus, QueueStatus, ShardStatus, Status
 
 
 def shard(index: int, state: ShardState, *, sent: int) -> ShardStatus:
@@ -161,3 +161,53 @@ def test_a_status_that_is_no_longer_true_says_so() -> None:
     console.print(picture)
     assert isinstance(console.file, io.StringIO)
     assert "was healthy" in console.file.getvalue()
+
+
+def cluster(*names: str) -> list[NodeStatus]:
+    """The first one is this node, the second one is cordoned and gives its shards away, the third one is silent."""
+    states = ["serving", "cordoned", "silent", *(["serving"] * len(names))]
+    return [
+        NodeStatus(
+            node=name, id=name, own=number == 0, host="host", version="1.2.3", state=states[number],
+            since=None if states[number] == "serving" else 7_320.0, cordoned=states[number] == "cordoned",
+            shards=[4, 5, 6, 7] if number == 1 else [], planned=[4, 5, 6, 7] if number == 0 else [],
+            devices=None if states[number] == "silent" else {"ready": 2900, "banned": 100},
+            in_flight=3, sent_per_second=None if states[number] == "silent" else 12.34,
+            problems=None if states[number] == "silent" else number,
+        )
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_node_has_a_row_that_fits(width: int) -> None:
+    status = node(2)
+    assert not any("cordoned" in line for line in paint(status, width))
+    nodes = cluster("berlin", "frankfurt-am-main-7", "x")
+    lines = paint(msgspec.structs.replace(status, nodes=nodes), width)
+    assert all(len(line) <= width for line in lines)
+    heading = next(number for number, line in enumerate(lines) if line.startswith("node "))
+    one, two, three = (line.split() for line in lines[heading + 1 : heading + 4])
+    assert one[:8] == ["berlin", "serving", "0", "→", "4", "2900/3000", "12.3", "0"]
+    assert two[0].startswith("frankfurt")
+    assert two[1:9] == ["cordoned", "3m", "4", "→", "0", "2900/3000", "12.3", "1"]
+    assert three[:7] == ["x", "silent", "3m", "0", "-", "-", "-"]
+
+
+def test_a_live_picture_shows_first_the_nodes_that_do_not_serve() -> None:
+    nodes = cluster("a", "b", "c", *(f"other-{number}" for number in range(9)))
+    lines = paint(msgspec.structs.replace(node(64), nodes=nodes), 80, 24)
+    assert len(lines) <= 24
+    text = "\n".join(lines)
+    assert "cordoned 3m" in text
+    assert "silent 3m" in text
+    assert "more nodes; shardd cluster list" in text
+
+
+def test_a_node_without_leases_says_that_it_is_cordoned() -> None:
+    nodes = cluster("a", "b")
+    rows = [msgspec.structs.replace(row, epoch=None) for row in node(2).shards]
+    idle = msgspec.structs.replace(node(2), shards=rows, nodes=nodes)
+    assert "leases  none: other nodes have the shards" in " ".join(" ".join(paint(idle, 80)).split("  "))
+    mine = [msgspec.structs.replace(each, own=each.node == "b") for each in nodes]
+    assert "none: this node is cordoned" in "\n".join(paint(msgspec.structs.replace(idle, nodes=mine), 80))
