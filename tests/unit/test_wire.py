@@ -44,6 +44,7 @@ TO_WORKER: list[ipc.ToWorker] = [
     ipc.Audit(5),
 ]
 TO_SUPERVISOR: list[ipc.ToSupervisor] = [
+    ipc.Loaded(),
     ipc.Ready(4711),
     ipc.Heartbeat(0.1, 1, 2, 3, 4, "its disk is full"),
     ipc.Outcomes([OUTCOME]),
