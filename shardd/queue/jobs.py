@@ -7,6 +7,7 @@ whatever happens later, and neither memory nor locks grow with the number of job
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from shardd.ipc import Receipt
 from shardd.persons import recipient_at
 from shardd.queue.cycle import CLAIM_KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
 from shardd.queue.database import Params, Record, Statements, first
+from shardd.queue.job_pass import JobPass
 from shardd.queue.records import ClaimRequest, JobRow, WholeJob, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.queue.values import arrays
@@ -186,23 +188,23 @@ class Jobs(Statements):
         rows = await self._database.rows(Record, "advance_order_groups", stuck)
         return hints([row for row in rows if not row["scheduled"]]), last
 
-    async def claims_of_incarnation(self, incarnation: UUID) -> list[Claim]:
+    def claims_of_incarnation(self, incarnation: UUID) -> JobPass[Claim]:
         """The claims of a supervisor that the database has."""
-        return await self._database.rows(Claim, "claims_of_incarnation", {"incarnation": incarnation})
+        return JobPass(self._database, "claims_of_incarnation", Claim, {"incarnation": incarnation})
 
     async def live_claims(self, ids: Sequence[int], incarnation: UUID) -> list[Claim]:
         """The claims of a supervisor among these jobs."""
         return await self._database.rows(Claim, "live_claims", {"ids": list(ids), "incarnation": incarnation})
 
-    async def old_claims(self, age: float, incarnation: UUID) -> list[tuple[Claim, str, bool]]:
+    def old_claims(self, age: float, incarnation: UUID) -> JobPass[tuple[Claim, str, bool]]:
         """Claims of more than `age` seconds of a supervisor or without a lease: (claim, node, whether it is the supervisor's)."""
 
         def old(*, node: str, ours: bool, **claim: Any) -> tuple[Claim, str, bool]:
             return Claim(**claim), node, ours
 
-        return await self._database.rows(old, "old_claims", {"age": age, "incarnation": incarnation})
+        return JobPass(self._database, "old_claims", old, {"age": age, "incarnation": incarnation})
 
-    async def orphaned_claims(self, grace: float) -> list[Orphan]:
+    def orphaned_claims(self, grace: float) -> JobPass[Orphan]:
         """Claims without a lease. `grace`: seconds after which a silent supervisor counts as dead."""
 
         def orphan(
@@ -210,7 +212,7 @@ class Jobs(Statements):
         ) -> Orphan:
             return Orphan(Claim(**claim), node, incarnation, shard, drained, node_alive)
 
-        return await self._database.rows(orphan, "orphaned_claims", {"grace": grace})
+        return JobPass(self._database, "orphaned_claims", orphan, {"grace": grace})
 
     async def save_receipt(self, receipt: Receipt) -> int:
         """Record what became of sent messages. Returns how many have a finished job.
@@ -267,17 +269,21 @@ def hints(rows: Sequence[Mapping[str, Any]]) -> list[WorkHint]:
 
 
 class Counts(Statements):
-    """Numbers that take reading whole tables, on a connection with the planner's own plans."""
+    """Numbers of the whole queue, on a connection with the planner's own plans."""
 
     async def depth(self, opens: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """Live jobs: queued, scheduled, sending, and oldest_due_age (seconds; None: none may be sent).
+        """Live jobs: queued, scheduled, sending, paused_jobs, and oldest_due_age (seconds; None: none may be sent).
 
-        `opens`: in how many seconds devices may send again, by id; negative: since when they may. Others may at any time.
+        `paused_jobs`: those of paused campaigns. `opens`: in how many seconds devices may send again, by id; negative: since
+        when they may. Others may at any time. The jobs are counted page by page (see `JobPass`).
         """
         params = {"device_ids": list(opens or ()), "opens": list((opens or {}).values())}
-        (depth,) = await self._database.rows(Record, "queue_depth", params)
-        oldest = depth["oldest_due_age"]
-        return {**depth, "oldest_due_age": None if oldest is None else max(0.0, float(oldest))}
+        pages = await JobPass(self._database, "queue_depth", Record, params).rest()
+        ages = [float(age) for page in pages if (age := page.pop("oldest_due_age")) is not None]
+        total: Counter[str] = Counter()
+        for page in pages:
+            total.update(page)
+        return {**total, "oldest_due_age": max(0.0, *ages) if ages else None}
 
     async def doubts(self) -> int:
         """Jobs in doubt, which wait for an operator."""
@@ -289,7 +295,7 @@ class Counts(Statements):
         return counts
 
     async def campaigns(self) -> dict[str, int]:
-        """Of those with live jobs: running_campaigns, paused_campaigns, and paused_jobs, which are those of the paused."""
+        """Of those with live jobs: running_campaigns and paused_campaigns."""
         (counts,) = await self._database.rows(Record, "count_campaigns")
         return counts
 

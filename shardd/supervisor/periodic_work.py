@@ -80,6 +80,8 @@ def make_periodic_work(
     long = partial(Periodic, steps, patience=None)
     # Work that costs the database much: the longer it takes, the longer it pauses.
     seldom = partial(Periodic, steps, share=upkeep.SELDOM)
+    # A pass through all live jobs: any number of statements.
+    all_jobs = partial(seldom, patience=None)
     services = [
         Periodic(steps, "preparing months of the archive", jobs.prepare_archive, every=upkeep.SWEEP_EVERY),
         Periodic(steps, "settling what a journal covers", take_over.retry, every=JOURNAL_RETRY, first=JOURNAL_RETRY),
@@ -87,9 +89,9 @@ def make_periodic_work(
         Periodic(steps, "looking for held events", events.check, every=HELD_EVERY),
         Periodic(steps, "checking bound producers", bindings.check, every=upkeep.BINDINGS_EVERY),
         Periodic(steps, "looking for interrupted erasures", forgetting.check, every=upkeep.FORGETTING_EVERY),
-        seldom("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
-        seldom("looking for stuck claims", claim_watch.search, every=config.lease.renew_every),
-        seldom("looking for claims of lost nodes", recovery.settle_lost_nodes, every=config.lease.ttl),
+        all_jobs("counting the queue", counter.count, every=upkeep.DEPTH_EVERY),
+        all_jobs("looking for stuck claims", claim_watch.search, every=config.lease.renew_every),
+        all_jobs("looking for claims of lost nodes", recovery.settle_lost_nodes, every=config.lease.ttl),
         seldom("advancing order groups", order_groups.advance, every=upkeep.ORDER_EVERY),
         seldom("checking the server's limits", server_watch.check, every=SERVER_EVERY),
         long("purging events", events.purge, every=PURGE_EVERY),

@@ -147,18 +147,27 @@ UPDATE shardd.jobs SET device_id = NULL
 RETURNING id;
 
 -- name: queue_depth
--- Live jobs by state, and for how many seconds the oldest has been due that may be sent. Jobs that wait for an operator, a limit, quiet
--- hours, a gap or a backoff do not count, and others count from the end of that: they are no reason for an alarm about the queue. Arrays,
--- one element per device whose pace or backoff matters: device_ids, and opens (in how many seconds it may send again; negative: since
--- when it may).
-SELECT count(*) FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled) AS queued,
-       count(*) FILTER (WHERE j.scheduled) AS scheduled,
-       count(*) FILTER (WHERE j.claimed_epoch IS NOT NULL) AS sending,
-       extract(epoch FROM now() - min(greatest(j.run_at, j.created_at, j.due_at, d.opened_at, w.until, c.state_since))
-           FILTER (WHERE j.claimed_epoch IS NULL AND NOT j.scheduled AND d.open AND coalesce(c.state, 'running') = 'running'
-                     AND coalesce(w.until <= now(), true)))
+-- Live jobs after the id `after`, up to `upto`, by state, those of paused campaigns among them, and for how many seconds the oldest has been
+-- due that may be sent. Jobs that wait for an operator, a limit, quiet hours, a gap or a backoff do not count, and others count from the end
+-- of that: they are no reason for an alarm about the queue. Arrays, one element per device whose pace or backoff matters: device_ids, and
+-- opens (in how many seconds it may send again; negative: since when it may). All jobs of a lane wait for the same, so lanes are joined, not
+-- jobs.
+SELECT coalesce(sum(j.queued), 0)::bigint AS queued, coalesce(sum(j.scheduled), 0)::bigint AS scheduled,
+       coalesce(sum(j.sending), 0)::bigint AS sending,
+       coalesce(sum(j.queued + j.scheduled + j.sending) FILTER (WHERE c.state = 'paused'), 0)::bigint AS paused_jobs,
+       extract(epoch FROM now() - min(greatest(j.due_since, d.opened_at, w.until, c.state_since))
+           FILTER (WHERE j.queued > 0 AND d.open AND coalesce(c.state, 'running') = 'running' AND coalesce(w.until <= now(), true)))
            AS oldest_due_age
-  FROM shardd.jobs j
+  FROM (
+      SELECT device_id, lane, campaign,
+             count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+             count(*) FILTER (WHERE scheduled) AS scheduled,
+             count(*) FILTER (WHERE claimed_epoch IS NOT NULL) AS sending,
+             min(greatest(run_at, created_at, due_at)) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS due_since
+        FROM shardd.jobs
+       WHERE id > %(after)s AND id <= %(upto)s
+       GROUP BY device_id, lane, campaign
+  ) j
   LEFT JOIN (
       SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND coalesce(o.seconds <= 0, true) AS open,
              greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at
@@ -178,10 +187,8 @@ SELECT count(*) FROM shardd.archive WHERE state = 'in_doubt';
 SELECT count(*) AS unreadable, count(resent_as) AS resent FROM shardd.archive WHERE unreadable_at > now() - interval '1 day';
 
 -- name: count_campaigns
--- Campaigns that have live jobs: how many are running and how many are paused, and the jobs of the paused ones.
+-- Campaigns that have live jobs: how many are running, and how many are paused.
 SELECT count(*) FILTER (WHERE c.state = 'running') AS running_campaigns,
-       count(*) FILTER (WHERE c.state = 'paused') AS paused_campaigns,
-       coalesce(sum((SELECT count(*) FROM shardd.jobs j WHERE j.campaign = c.id)) FILTER (WHERE c.state = 'paused'), 0)::bigint
-           AS paused_jobs
+       count(*) FILTER (WHERE c.state = 'paused') AS paused_campaigns
   FROM shardd.campaigns c
  WHERE c.state IN ('running', 'paused') AND EXISTS (SELECT FROM shardd.jobs j WHERE j.campaign = c.id);

@@ -281,9 +281,14 @@ WITH RECURSIVE head AS (
 )
 SELECT %(device_id)s::text AS device_id, lane, ord, id FROM head;
 
+-- name: page_end
+-- The id of the last one of the next `most` jobs after the id `after`; no row: there are fewer.
+SELECT id FROM shardd.jobs WHERE id > %(after)s ORDER BY id OFFSET %(most)s::bigint - 1 LIMIT 1;
+
 -- name: claims_of_incarnation
--- The claims of this incarnation: after a broken connection, the database's view of what is in flight.
-SELECT ${claim} FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch WHERE e.incarnation = %(incarnation)s;
+-- The claims of this incarnation after the id `after`, up to `upto`: after a broken connection, the database's view of what is in flight.
+SELECT ${claim} FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
+ WHERE j.id > %(after)s AND j.id <= %(upto)s AND j.claimed_epoch IS NOT NULL AND e.incarnation = %(incarnation)s;
 
 -- name: live_claims
 -- The claims of this incarnation among these jobs.
@@ -291,17 +296,20 @@ SELECT ${claim} FROM shardd.jobs j JOIN shardd.epochs e ON e.epoch = j.claimed_e
  WHERE j.id = ANY (%(ids)s::bigint[]) AND e.incarnation = %(incarnation)s;
 
 -- name: old_claims
--- Claims of more than `age` seconds of this incarnation (`ours`), or without a valid lease; with the node that made them.
+-- Claims of more than `age` seconds of this incarnation (`ours`), or without a valid lease, after the id `after`, up to `upto`; with the
+-- node that made them.
 SELECT ${claim}, e.node, e.incarnation = %(incarnation)s AS ours
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.leases l ON l.epoch = j.claimed_epoch AND l.expires_at > now()
- WHERE j.claimed_epoch IS NOT NULL AND j.claimed_at < now() - make_interval(secs => %(age)s)
+ WHERE j.id > %(after)s AND j.id <= %(upto)s
+   AND j.claimed_epoch IS NOT NULL AND j.claimed_at < now() - make_interval(secs => %(age)s)
    AND (l.epoch IS NULL OR e.incarnation = %(incarnation)s);
 
 -- name: orphaned_claims
--- Claims whose epoch has no valid lease: the node and the incarnation that made them; whether that is alive; and whether nothing was in
--- flight under the epoch when its lease was given back, so that the claim never reached a worker (`drained`).
+-- Claims after the id `after`, up to `upto`, whose epoch has no valid lease: the node and the incarnation that made them; whether that is
+-- alive; and whether nothing was in flight under the epoch when its lease was given back, so that the claim never reached a worker
+-- (`drained`).
 SELECT ${claim}, e.node, e.incarnation, e.shard, e.drained_at IS NOT NULL AS drained,
        n.seen_at IS NOT NULL AND n.seen_at > now() - make_interval(secs => %(grace)s)
        -- A node that is away has drained its workers: what it has not settled by now is known only to a journal that is gone.
@@ -309,7 +317,7 @@ SELECT ${claim}, e.node, e.incarnation, e.shard, e.drained_at IS NOT NULL AS dra
   FROM shardd.jobs j
   JOIN shardd.epochs e ON e.epoch = j.claimed_epoch
   LEFT JOIN shardd.nodes n ON n.incarnation = e.incarnation
- WHERE j.claimed_epoch IS NOT NULL
+ WHERE j.id > %(after)s AND j.id <= %(upto)s AND j.claimed_epoch IS NOT NULL
    AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.epoch = j.claimed_epoch AND l.expires_at > now());
 
 -- name: save_receipt

@@ -61,9 +61,10 @@ class QueueCounter:
 
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
+        began = time.time()
         depth, doubts = await self._counts.depth(self._opens()), await self._counts.doubts()
         counts = await self._counts.campaigns() | await self._counts.unreadable()
-        self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=time.time())
+        self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=began)
 
 
 class OrderGroups:

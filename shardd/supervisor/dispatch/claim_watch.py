@@ -1,8 +1,8 @@
 """Claims that do not move on: that no worker has, that a worker has had for far too long, or whose outcome cannot be stored.
 
-The columns of a claim have no index, so that claiming stays cheap: a search for old claims reads every live job. It runs as often
-as the leases are renewed, less often where it takes long, on a connection of its own, and its result is only a hint: the router
-checks it while no cycle is under way.
+The columns of a claim have no index, so that claiming stays cheap: a search for old claims reads every live job, page by page. It
+runs as often as the leases are renewed, less often where it takes long, on connections of its own, and its result is only a hint:
+the router checks it while no cycle is under way.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class ClaimWatch:
         """`incarnation`: of this supervisor; `send_timeout`: seconds that a worker gives a send."""
         self._incarnation = incarnation
         self._jobs = jobs
+        self._old_claims = jobs.old_claims(OLD, incarnation)
         self._router = router
         self._in_flight = in_flight
         self._send_timeout = send_timeout
@@ -44,7 +45,7 @@ class ClaimWatch:
 
     async def search(self) -> None:
         """Search. Raises DatabaseError."""
-        found = await self._jobs.old_claims(OLD, self._incarnation)
+        found = await self._old_claims.rest()
         doubts = await self._jobs.find_doubts([], [self._incarnation])
         self._router.check_claims([claim for claim, _, ours in found if ours], [doubt.claim for doubt in doubts])
         self._orphans = Counter(node for _, node, ours in found if not ours)

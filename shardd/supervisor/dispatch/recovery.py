@@ -76,6 +76,7 @@ class Recovery:
         self._state_dir = state_dir
         self._state = state
         self._jobs = jobs
+        self._orphans = jobs.orphaned_claims(grace)
         self._incarnation = incarnation
         self._earlier = earlier
         self._shards = shards
@@ -172,7 +173,7 @@ class Recovery:
                 return shard not in blocked and (only is None or shard in only)
 
             claims: dict[int, list[Claim]] = {}
-            for orphan in await self._jobs.orphaned_claims(self._grace):
+            for orphan in await self._jobs.orphaned_claims(self._grace).rest():
                 if orphan.incarnation in self._earlier and not orphan.alive and is_due(orphan.shard):
                     claims.setdefault(orphan.shard, []).append(orphan.claim)
             # A missing journal proves nothing.
@@ -286,19 +287,24 @@ class Recovery:
 
         Raises DatabaseError.
         """
-        claims, outcomes = [], []
-        for orphan in await self._jobs.orphaned_claims(self._grace):
-            if (outcome := self._verdict_without_lease(orphan)) is not None:
-                claims.append(orphan.claim)
-                outcomes.append(outcome)
-        refused = list((await self._settle(claims, outcomes)).values()) if claims else []
+        settled, doubts = 0, 0
+        refused: list[str] = []
+        # Page by page: who is alive may change before a pass ends.
+        while (orphans := await self._orphans.page()) is not None:
+            ended = {
+                orphan.claim: out for orphan in orphans if (out := self._verdict_without_lease(orphan)) is not None
+            }
+            if ended:
+                refused += (await self._settle(list(ended), list(ended.values()))).values()
+                settled, doubts = settled + len(ended), doubts + _doubts(ended.values())
+            self._orphans.advance()
         # What another node called in doubt since this one started, such as claims whose commit hung.
         refused += (await self._resolve(self._records, lambda shard: shard not in self.blocked)).values()
-        if claims:
-            log.warning("claims without a lease", action="sweep", jobs=len(claims), in_doubt=_doubts(outcomes))
+        if settled:
+            log.warning("claims without a lease", action="sweep", jobs=settled, in_doubt=doubts)
         if refused:
             raise RefusedDataError(refused[0])
-        return len(claims)
+        return settled
 
     def _verdict_without_lease(self, orphan: Orphan) -> Outcome | None:
         """How a claim ends whose epoch has no lease any more; None: that may still be known to somebody."""

@@ -30,6 +30,7 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob, ClaimRequest, Sends, WorkHint, count_sends
 from shardd.queue.settle import Claim, JobBackoff, Release, resolve, settle
 from shardd.states import Verdict
+from shardd.supervisor.dispatch.audit import Audit
 from shardd.supervisor.dispatch.cycle_writer import REFUSED_FOR, CycleWriter, resolve_accepted
 from shardd.supervisor.dispatch.in_flight import EndedClaim, InFlight, PoisonJobs
 from shardd.supervisor.dispatch.latencies import Latencies
@@ -96,7 +97,7 @@ class Router(Service):
         self._opt_out_check = opt_out_check
         self._writer = CycleWriter(jobs, scheduler, self._counts, defect)
         self._epoch_of: dict[int, int] = {}
-        self._audit_due = False
+        self._audit = Audit(jobs, incarnation)
         self._unchecked: set[int] = set()
         self._doubts_unchecked = False
         self._retry_refused_at = 0.0
@@ -184,7 +185,7 @@ class Router(Service):
         self._claiming = False
         self._closing = True
         # Otherwise a commit that hung until now would look like claims that died with a worker.
-        self._audit_due = True
+        self._audit.due = self._audit.needed_at_end
         self._in_flight.retry_refused()
         self._wake.set()
         if self._task is not None:
@@ -213,7 +214,8 @@ class Router(Service):
                 return
 
     async def _wait_for_work(self) -> None:
-        if self._in_flight.has_ended or self._audit_due or self._unchecked or self._doubts_unchecked:
+        audit = self._audit.due or self._audit.under_way
+        if self._in_flight.has_ended or audit or self._unchecked or self._doubts_unchecked:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -225,10 +227,13 @@ class Router(Service):
         self._wake.clear()
 
     async def _run_cycle(self) -> None:
-        if self._audit_due:
+        if self._audit.due:
             await self._cycle([])
-            self._return_lost(await self._jobs.claims_of_incarnation(self._incarnation))
-            self._audit_due = False
+            self._audit.begin()
+        while self._audit.under_way:
+            self._return_lost(await self._audit.page())
+            if not self._closing:
+                break
         if self._unchecked:
             self._return_lost(await self._jobs.live_claims(sorted(self._unchecked), self._incarnation))
             self._unchecked = set()
@@ -240,6 +245,9 @@ class Router(Service):
         requests: list[ClaimRequest] = []
         if self._claiming and self._may_claim():
             requests = self._scheduler.next_requests(self._batch(), time.monotonic())
+            if held := [request for request in requests if self._audit.holds(request)]:
+                self._scheduler.claim_failed(held, time.monotonic())
+                requests = [request for request in requests if not self._audit.holds(request)]
         if requests or self._in_flight.has_ended:
             await self._cycle(requests)
 
@@ -251,6 +259,7 @@ class Router(Service):
         except DatabaseError:
             self._in_flight.settle_again(batch)
             self._scheduler.claim_failed(requests, time.monotonic())
+            self._audit.unanswered(requests)
             raise
         finally:
             self._in_flight.settling_done()
@@ -396,7 +405,7 @@ class Router(Service):
 
     async def _unanswered(self, error: DatabaseError) -> None:
         self._failures += 1
-        self._audit_due = True
+        self._audit.database_failed()
         if self._failures == 1:
             log.warning("database does not answer; outcomes wait", action="database", error=str(error))
         self.database_error = str(error)

@@ -28,6 +28,7 @@ from shardd.queue.columns import ARCHIVED
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
+from shardd.queue.job_pass import JobPass
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import JobBackoff
@@ -532,6 +533,46 @@ async def test_a_claim_whose_answer_is_lost_is_found_and_returned(
     assert far_node.router.database_error is None
 
 
+async def test_other_lanes_are_sent_between_the_pages_of_an_audit(
+    dsn: str, tunnel: Tunnel, far_node: Node, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of which an answer is missing wait: a second job may not overtake the first, which may be claimed."""
+
+    async def endless(_: JobPass[Any]) -> list[Any]:
+        await asyncio.sleep(0)
+        return []
+
+    await far_node.begin(epoch)
+    (first, second), (other,) = insert_jobs(dsn, "a", 2), insert_jobs(dsn, "b")
+    of_a, of_b = sorted(await find_work(far_node.jobs))
+    tunnel.deaf = True
+    far_node.scheduler.hint(*of_a, time.monotonic())
+    far_node.router.wake()
+    await until_state(dsn, first, "sending")
+    with monkeypatch.context() as context:
+        context.setattr(JobPass, "page", endless)
+        tunnel.cut()
+        far_node.scheduler.hint(*of_a, time.monotonic())
+        far_node.scheduler.hint(*of_b, time.monotonic())
+        far_node.router.wake()
+        await far_node.workers.until(lambda: (other, 1) in far_node.workers.settled)
+    await far_node.workers.until(lambda: (second, 1) in far_node.workers.settled)
+    assert [(job.id, job.attempt) for job in far_node.workers.got] == [(other, 1), (first, 2), (second, 1)]
+
+
+async def test_the_end_of_a_node_that_knows_all_its_claims_reads_no_queue(
+    dsn: str, node: Node, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(_: JobPass[Any]) -> None:
+        pytest.fail("the queue was read")
+
+    monkeypatch.setattr(JobPass, "page", read)
+    insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.settled)
+    await node.end()
+
+
 async def test_a_settle_whose_answer_is_lost_is_repeated_without_harm(
     dsn: str, tunnel: Tunnel, far_node: Node, epoch: int
 ) -> None:
@@ -630,7 +671,7 @@ async def test_a_doubt_of_another_node_ends_with_what_is_known_here(
         )
     doubted = [
         replace(finish.finishes[0], error_class="node")
-        for finish in (finish_job(one, JobState.IN_DOUBT) for one in await jobs.claims_of_incarnation(RUN))
+        for finish in (finish_job(one, JobState.IN_DOUBT) for one in await jobs.claims_of_incarnation(RUN).rest())
     ]
     await jobs.cycle(Settlement(finishes=doubted), [])
     assert states(dsn) == {held: "in_doubt", never: "in_doubt"}
@@ -657,7 +698,7 @@ async def test_a_claim_that_nobody_here_knows_is_returned_and_one_that_is_known_
             "UPDATE shardd.jobs SET attempt = 1, worker_deaths = 1, claimed_epoch = %s, claimed_at = now() WHERE id = %s",
             [epoch, hung],
         )
-    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN).rest(), [])
     await until(lambda: node.router.lost_claims[0] == 1)
     await node.workers.until(lambda: any(job.id == hung for job in node.workers.got))
     assert [(job.id, job.attempt) for job in node.workers.got] == [(held, 1), (hung, 2)]
@@ -729,7 +770,7 @@ async def test_a_claim_whose_settlement_was_lost_is_settled_again_and_not_return
     await node.begin(epoch)
     await node.workers.until(lambda: node.workers.settled)
     forget(superuser_dsn, job, epoch)
-    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN).rest(), [])
     await until(lambda: states(dsn) == {job: "sent"})
     assert [one.id for one in node.workers.got] == [job]
     assert node.router.lost_claims[0] == 0
@@ -761,7 +802,7 @@ async def test_a_job_in_flight_whose_claim_was_lost_reaches_no_second_worker(
     await node.find_work()
     await until(lambda: node.in_flight.unsettled(0) == 2)
     assert states(dsn) == {job: "sending"}
-    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN), [])
+    node.router.check_claims(await node.jobs.claims_of_incarnation(RUN).rest(), [])
     node.workers.answer = outcome
     node.workers.end_held(verdict)
     await node.settled()

@@ -94,13 +94,15 @@ async def test_jobs_of_a_paused_campaign_are_counted_and_raise_no_alarm(
     add_campaigns(dsn, "summer", "empty")
     insert_jobs(dsn, "a", 3, campaign="spring")
     insert_jobs(dsn, "a", 2, campaign="summer")
-    assert await counts.campaigns() == {"running_campaigns": 2, "paused_campaigns": 0, "paused_jobs": 0}
+    assert await counts.campaigns() == {"running_campaigns": 2, "paused_campaigns": 0}
+    assert (await counts.depth())["paused_jobs"] == 0
     assert (await counts.depth())["oldest_due_age"] is not None
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.campaigns SET state = 'paused' WHERE id IN ('spring', 'empty')")
-    assert await counts.campaigns() == {"running_campaigns": 1, "paused_campaigns": 1, "paused_jobs": 3}
+    assert await counts.campaigns() == {"running_campaigns": 1, "paused_campaigns": 1}
+    assert (await counts.depth())["paused_jobs"] == 3
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.campaigns SET state = 'cancelled' WHERE id = 'summer'")
-    assert await counts.campaigns() == {"running_campaigns": 0, "paused_campaigns": 1, "paused_jobs": 3}
+    assert await counts.campaigns() == {"running_campaigns": 0, "paused_campaigns": 1}
     depth = await counts.depth()
-    assert (depth["queued"], depth["oldest_due_age"]) == (5, None)
+    assert (depth["queued"], depth["paused_jobs"], depth["oldest_due_age"]) == (5, 3, None)

@@ -649,13 +649,19 @@ async def test_two_promoters_share_the_work(dsn: str, jobs: Jobs, epoch: int) ->
 
 
 async def test_the_depth_counts_every_live_job_once(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
-    assert await Counts(database).depth() == {"queued": 0, "scheduled": 0, "sending": 0, "oldest_due_age": None}
+    assert await Counts(database).depth() == {
+        "queued": 0,
+        "scheduled": 0,
+        "sending": 0,
+        "paused_jobs": 0,
+        "oldest_due_age": None,
+    }
     insert_jobs(dsn, "a", 3)
     insert_jobs(dsn, "b", 2, run_at="2090-01-01 00:00:00+00")
     await claim(jobs, epoch, "a")
     depth = await Counts(database).depth()
     age = depth.pop("oldest_due_age")
-    assert depth == {"queued": 2, "scheduled": 2, "sending": 1}
+    assert depth == {"queued": 2, "scheduled": 2, "sending": 1, "paused_jobs": 0}
     assert 0 <= age < HANG
 
 
@@ -720,28 +726,28 @@ async def test_the_claims_of_a_supervisor_are_found_under_whatever_epoch(
         insert_jobs(dsn, device)
         epoch = await take_epoch(database, shard, incarnation=incarnation)
         mine += [one for one in await claim(jobs, epoch, device) if incarnation == run]
-    assert sorted(await jobs.claims_of_incarnation(run), key=lambda c: c.id) == mine
+    assert sorted(await jobs.claims_of_incarnation(run).rest(), key=lambda c: c.id) == mine
     assert await jobs.live_claims([one.id for one in mine], other) == []
     assert sorted(await jobs.live_claims([one.id for one in mine], run), key=lambda c: c.id) == mine
-    assert await jobs.claims_of_incarnation(uuid4()) == []
+    assert await jobs.claims_of_incarnation(uuid4()).rest() == []
 
 
 async def test_orphans_are_claims_without_a_lease(dsn: str, database: Database, jobs: Jobs, epoch: int) -> None:
     insert_jobs(dsn, "a")
     (mine,) = await claim(jobs, epoch, "a")
-    assert await jobs.orphaned_claims(60) == []
+    assert await jobs.orphaned_claims(60).rest() == []
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now()")
-    (orphan,) = await jobs.orphaned_claims(60)
+    (orphan,) = await jobs.orphaned_claims(60).rest()
     assert (orphan.claim, orphan.node, orphan.shard, orphan.drained) == (mine, "node-a", 0, False)
     # The same supervisor was seen just now: it may settle them yet.
     assert orphan.alive
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '61 seconds'")
-    assert [entry.alive for entry in await jobs.orphaned_claims(60)] == [False]
+    assert [entry.alive for entry in await jobs.orphaned_claims(60).rest()] == [False]
     # A new incarnation of the node knows nothing of them.
     await take_epoch(database, shard=5)
-    assert [entry.alive for entry in await jobs.orphaned_claims(60)] == [False]
+    assert [entry.alive for entry in await jobs.orphaned_claims(60).rest()] == [False]
 
 
 # ---- receipts
