@@ -13,8 +13,6 @@ FINAL = frozenset({"sent", "failed", "cancelled", "expired", "opted_out", "in_do
 
 SLACK = 0.5
 """Seconds by which the server may see the end of a connection late."""
-STALE = 5.0
-"""Seconds after the end of a fault of a node in which its old connections may still end."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,10 @@ def check(records: Records) -> list[Finding]:
         "an order group keeps its order": _order_groups,
         "a device has one client": _clients,
         "no device is parked for what a node did": _parked,
+        "nothing is sent to who has opted out": _opted_out,
+        "a job of a device group is sent by one of its devices": _device_groups,
+        "a paused campaign's jobs are not claimed": _pauses,
+        "what an operator decided stays so": _decisions,
     }
     return [Finding(promise, text) for promise, texts in checks.items() for text in texts(records)]
 
@@ -76,9 +78,12 @@ def _claimed(records: Records) -> Iterator[str]:
 
 
 def _hidden(records: Records) -> Iterator[str]:
+    """A job that risks a second copy may end otherwise after the first."""
     delivered = _by_reference(records)
     for row in records.rows:
-        if row.state not in ("sent", "in_doubt") and row.reference in delivered:
+        asked = records.asked.get(row.reference)
+        risked = asked is not None and asked.on_doubt == "retry" and row.state in ("cancelled", "opted_out")
+        if row.state not in ("sent", "in_doubt") and row.reference in delivered and not risked:
             yield f"job {row.id} ({row.reference}) is {row.state}, and was delivered: {row.error}"
 
 
@@ -96,13 +101,19 @@ def _needless_doubts(records: Records) -> Iterator[str]:
 
 
 def _missing_doubts(records: Records) -> Iterator[str]:
-    """What was handed over without an answer does not go again, unless its producer risked that; a receipt may prove it sent."""
+    """What was handed over without an answer does not go again, unless its producer risked that; a receipt may prove it sent.
+
+    An operator may have found out that it was not sent.
+    """
     unanswered = records.witness.handed_over - records.witness.ending
     for row in records.rows:
         asked = records.asked.get(row.reference)
         if asked is None or asked.on_doubt == "retry":
             continue
+        decision = records.acts.decisions.get(row.id)
         for claim in records.witness.started[row.id]:
+            if decision is not None and decision.state in ("failed", "queued") and decision.attempt == claim[2]:
+                continue
             if claim in unanswered and (row.attempt != claim[2] or row.state not in ("in_doubt", "sent")):
                 attempt = f"attempt {claim[2]} was handed over without an answer"
                 yield f"job {row.id} ({row.reference}) is {row.state} after attempt {row.attempt}, and {attempt}"
@@ -112,12 +123,15 @@ def _lanes(records: Records) -> Iterator[str]:
     """By the start of each: one that was frozen after it had started is delivered late, and nobody can prevent that.
 
     Only jobs that were sent at their first attempt: one that goes back to the queue may be overtaken meanwhile, such as a claim
-    of a lost node, which nobody else can know not to have started.
+    of a lost node, which nobody else can know not to have started. So may one that was cancelled and retried, and one that waits
+    for a device of its group.
     """
-    lanes: defaultdict[tuple[str, str | None], list[tuple[float, int, float, str]]] = defaultdict(list)
+    lanes: defaultdict[tuple[str | None, str | None], list[tuple[float, int, float, str]]] = defaultdict(list)
     for row in records.rows:
         asked = records.asked.get(row.reference)
-        if asked is None or asked.order_group or row.state != "sent" or row.attempt != 1:
+        if asked is None or asked.order_group or asked.device_group or row.state != "sent" or row.attempt != 1:
+            continue
+        if row.id in records.acts.decisions:
             continue
         if (start := _start(records, row)) is not None:
             lanes[row.device, asked.campaign].append((row.run_at, row.id, start, row.reference))
@@ -147,7 +161,11 @@ def _order_groups(records: Records) -> Iterator[str]:
 
 
 def _clients(records: Records) -> Iterator[str]:
-    """No node logs a device in while another one may send with it."""
+    """No node logs a device in while another one may send with it.
+
+    The kernel closes the connections of a process that is killed, also of one that was stopped (SIGSTOP) before, and a network
+    that is cut ends them: only one that holds back everything lets the server see an end late.
+    """
     of_device: defaultdict[str, list[Visit]] = defaultdict(list)
     for visit in sorted(records.visits, key=lambda one: one.begin):
         of_device[visit.device].append(visit)
@@ -156,19 +174,65 @@ def _clients(records: Records) -> Iterator[str]:
             for before in visits[:number]:
                 if before.end <= visit.begin + SLACK or before.by == visit.by:
                     continue
-                if not any(
-                    strike.node == before.by and strike.begin <= visit.begin <= strike.end + STALE
-                    for strike in records.strikes
-                ):
-                    text = (
-                        f"{visit.by} logged {device} in at {visit.begin:.3f}, with a client of {before.by} still open"
-                    )
-                    yield f"{text} since {before.begin:.3f}, until {before.end:.3f}"
+                if any(hold.node == before.by and hold.begin <= visit.begin <= hold.end for hold in records.holds):
+                    continue
+                text = f"{visit.by} logged {device} in at {visit.begin:.3f}, with a client of {before.by} still open"
+                yield f"{text} since {before.begin:.3f}, until {before.end:.3f}"
 
 
 def _parked(records: Records) -> Iterator[str]:
     for device, state, reason in records.parked:
         yield f"{device} is {state}: {reason}"
+
+
+def _opted_out(records: Records) -> Iterator[str]:
+    """An opt-out ends a new job when it is inserted, and one that waits when it is claimed; what is claimed already may leave."""
+    delivered = _by_reference(records)
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        since = records.opted_out.get(asked.recipient) if asked is not None else None
+        if since is None:
+            continue
+        about = f"job {row.id} ({row.reference}) to {asked.recipient if asked else ''}, opted out at {since:.3f},"
+        if row.created_at > since and (row.state != "opted_out" or row.attempt):
+            yield f"{about} was inserted at {row.created_at:.3f}, and is {row.state} after {row.attempt} attempts"
+        for one in delivered.get(row.reference, ()):
+            if row.claimed_at is not None and since < row.claimed_at < one.at:
+                yield f"{about} was claimed at {row.claimed_at:.3f} and delivered at {one.at:.3f}"
+
+
+def _device_groups(records: Records) -> Iterator[str]:
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        if asked is None or asked.device_group is None or row.state not in ("sent", "in_doubt"):
+            continue
+        if row.device not in records.groups[asked.device_group]:
+            yield f"job {row.id} ({row.reference}) is {row.state} by {row.device}, which is not in {asked.device_group}"
+
+
+def _pauses(records: Records) -> Iterator[str]:
+    for row in records.rows:
+        asked = records.asked.get(row.reference)
+        for pause in records.acts.pauses:
+            if asked is None or asked.campaign != pause.campaign or row.claimed_at is None:
+                continue
+            if pause.begin < row.claimed_at < pause.end:
+                text = f"{pause.campaign} was paused from {pause.begin:.3f} to {pause.end:.3f}"
+                yield f"job {row.id} ({row.reference}) was claimed at {row.claimed_at:.3f}, and {text}"
+
+
+def _decisions(records: Records) -> Iterator[str]:
+    rows = {row.id: row for row in records.rows}
+    for job, decision in records.acts.decisions.items():
+        row = rows.get(job)
+        if row is None:
+            yield f"job {job} became {decision.state} by an operator, and there is no such job"
+        elif decision.state == "queued":
+            if row.state in ("cancelled", "failed") and row.attempt == decision.attempt:
+                yield f"job {job} ({row.reference}) was retried, and is {row.state} without another attempt"
+        elif row.state != decision.state or (decision.state != "cancelled" and row.attempt != decision.attempt):
+            became = f"became {decision.state} by an operator after attempt {decision.attempt}"
+            yield f"job {job} ({row.reference}) {became}, and is {row.state} after attempt {row.attempt}"
 
 
 def _start(records: Records, row: Row) -> float | None:

@@ -24,6 +24,9 @@ from stormlib.pooler import SessionPooler
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
+CAMPAIGNS = ("spring", "summer")
+GROUPS = 2
+GROUP_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Place:
     nodes: list[Node]
     sandbox: list[str]
     """Devices."""
+    groups: dict[str, list[str]]
+    """The devices of device groups."""
     in_hand: InHand
     phones: Phones | None = None
     pooler: SessionPooler | None = None
@@ -67,8 +72,10 @@ async def prepared(size: Size, package: Path | None = None) -> AsyncIterator[Pla
     log = Log(folder / "storm.jsonl")
     databases = Databases(prepare_home(folder / "pg", spare=folder / "spare"))
     devices = [f"s{number}" for number in range(size.sandbox_devices)]
-    place = Place(folder, size, log, databases, [], devices, InHand(folder / "witness"))
+    # Each has devices of several shards.
+    groups = {f"g{number}": devices[number :: len(devices) // GROUP_SIZE] for number in range(GROUPS)}
     links: list[Link] = []
+    place = Place(folder, size, log, databases, [], devices, groups, InHand(folder / "witness"))
     try:
         await databases.start()
         await _add_sandbox(place)
@@ -95,8 +102,14 @@ async def _add_sandbox(place: Place) -> None:
     async with await psycopg.AsyncConnection.connect(place.databases.primary.dsn(), autocommit=True) as connection:
         for name in place.sandbox:
             await connection.execute("INSERT INTO shardd.devices (id, transport) VALUES (%s, 'sandbox')", [name])
-        for campaign in ("spring", "summer"):
+        for campaign in CAMPAIGNS:
             await connection.execute("INSERT INTO shardd.campaigns (id) VALUES (%s)", [campaign])
+        for group, devices in place.groups.items():
+            await connection.execute("INSERT INTO shardd.device_groups (id) VALUES (%s)", [group])
+            statement = (
+                "INSERT INTO shardd.device_group_members (device_group, device_id) SELECT %s, unnest(%s::text[])"
+            )
+            await connection.execute(statement, [group, devices])
 
 
 async def _add_whatsapp(place: Place, links: list[Link]) -> None:
@@ -110,7 +123,7 @@ async def _add_whatsapp(place: Place, links: list[Link]) -> None:
 
 
 async def _add_nodes(place: Place, links: list[Link], package: Path | None) -> None:
-    size, environ = place.size, _environ(place, package)
+    size, environ = place.size, environ_of(place, package)
     for number in range(size.nodes):
         name = f"node-{number + 1}"
         own = [await Link.to(server.port) for server in place.databases.servers]
@@ -163,7 +176,8 @@ def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _environ(place: Place, package: Path | None) -> dict[str, str]:
+def environ_of(place: Place, package: Path | None) -> dict[str, str]:
+    """Of the processes of shardd."""
     environ = dict(os.environ) if place.phones is None else place.phones.server.client_environment()
     path = [str(SITE), str(package or ROOT), environ.get("PYTHONPATH", "")]
     return {

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stormlib.operators import Acts
 from stormlib.producers import Asked
 
 ROWS = (
     "SELECT id, reference, device_id, state, attempt, failures, extract(epoch FROM run_at)::float8, error, error_class, "
-    "waits_for FROM shardd.all_outcomes ORDER BY id"
+    "waits_for, extract(epoch FROM created_at)::float8, extract(epoch FROM claimed_at)::float8 "
+    "FROM shardd.all_outcomes "
+    "JOIN (SELECT id, claimed_at FROM shardd.jobs UNION ALL SELECT id, claimed_at FROM shardd.archive) claims USING (id) "
+    "ORDER BY id"
 )
 
 Claim = tuple[int, int, int, int]
@@ -26,7 +30,7 @@ class Row:
 
     id: int
     reference: str
-    device: str
+    device: str | None
     state: str
     attempt: int
     failures: int
@@ -34,6 +38,9 @@ class Row:
     error: str | None = None
     error_class: str | None = None
     waits_for: str | None = None
+    created_at: float = 0.0
+    claimed_at: float | None = None
+    """When its last claim was made."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Strike:
-    """A node was frozen, killed, or apart from WhatsApp: what is open of it there may not be used."""
+class Hold:
+    """What a node sent to WhatsApp was held back, also the ends of its connections, until `end`."""
 
     node: str
     begin: float
@@ -107,9 +114,15 @@ class Records:
     deliveries: list[Delivery]
     witness: Witness
     visits: list[Visit] = field(default_factory=list)
-    strikes: list[Strike] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
     parked: list[tuple[str, str, str]] = field(default_factory=list)
     """Devices that are not ready: each with its state and the reason."""
+    opted_out: Mapping[str, float] = field(default_factory=dict)
+    """Recipients, each with the time at which the opt-out was confirmed."""
+    groups: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The devices of device groups."""
+    acts: Acts = field(default_factory=Acts)
+    """Of the operator."""
 
 
 def read_rows(found: Iterable[tuple[Any, ...]]) -> list[Row]:

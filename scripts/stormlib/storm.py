@@ -14,10 +14,12 @@ import psycopg
 
 from stormlib import database_faults, faults, whatsapp_faults
 from stormlib.checks import Finding, check
-from stormlib.place import Place, Size, prepared
+from stormlib.command import Command
+from stormlib.operators import Acts, Operator
+from stormlib.place import CAMPAIGNS, Place, Size, environ_of, prepared
 from stormlib.plan import Fault, Kind, make_plan
-from stormlib.producers import Asked, Producer
-from stormlib.records import ROWS, Records, Strike, Visit, read_rows, read_sandbox, read_witness
+from stormlib.producers import Asked, Producer, Range
+from stormlib.records import ROWS, Delivery, Hold, Records, Visit, read_rows, read_sandbox, read_witness
 from stormlib.tables import Loss, Result, failover_times
 
 QUIET_LIMIT = 240.0
@@ -26,6 +28,8 @@ START_LIMIT = 240.0
 """Seconds for the nodes to start."""
 LOOK_EVERY = 0.2
 PRODUCERS = 3
+OPERATOR_EVERY = 2.0
+"""Mean seconds between an operator's acts, each of which is some commands, a second of CPU time each."""
 OF_PHONES = "w"
 """The producer that writes through WhatsApp devices."""
 TRACKS: Mapping[str, Mapping[str, Kind]] = {
@@ -40,8 +44,8 @@ OUTAGES = frozenset(
     {"restart database", "crash database", "fail over", "refuse all", "freeze database", "commits hang"}
 )
 """Kinds that stop all nodes."""
-STRIKING = frozenset({"kill", "freeze", "cut", "part"})
-"""First words of the kinds after which a node may leave connections behind."""
+HOLDING = "part node from WhatsApp"
+"""The kind that holds back the ends of connections."""
 PARKED = "SELECT id, state, coalesce(reason, '') FROM shardd.devices WHERE state <> 'ready'"
 LIVE = (
     "SELECT count(*) FROM shardd.all_outcomes WHERE state IN ('queued', 'sending', 'scheduled') "
@@ -89,7 +93,7 @@ class _Storm:
         self._holders: dict[int, str] = {}
         """The node of each shard, as last seen."""
         self._losses: list[Loss] = []
-        self._strikes: list[Strike] = []
+        self._holds: list[Hold] = []
         self._made: Counter[str] = Counter()
         self._findings: list[Finding] = []
 
@@ -102,7 +106,8 @@ class _Storm:
         self._say("all shards run: the storm begins")
         producers = self._producers()
         calm = asyncio.Event()
-        acting = [asyncio.create_task(producer.run(calm)) for producer in producers]
+        operator = self._operator()
+        acting = [asyncio.create_task(one.run(calm)) for one in (*producers, operator)]
         watching = asyncio.create_task(self._watch_leases())
         tracks_made = {name: kinds for name, kinds in TRACKS.items() if name != "WhatsApp" or place.phones is not None}
         plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, tracks_made)
@@ -117,34 +122,33 @@ class _Storm:
         await self._until_quiet()
         watching.cancel()
         await self._stop_nodes()
-        return await self._compare(producers)
+        return await self._compare(producers, operator.acts)
 
     def _producers(self) -> list[Producer]:
         place, options = self._place, self._options
-        phones = place.phones
-        of_phones = (
-            [
-                Producer(
-                    OF_PHONES,
-                    place.databases.dsn("producer"),
-                    phones.devices,
-                    (),
-                    log=place.log,
-                    seed=options.seed,
-                    every=5 * options.every,
-                    recipients=phones.recipients,
-                )
-            ]
-            if phones is not None
-            else []
-        )
-        return of_phones + [
-            Producer(
-                f"p{number}", place.databases.dsn("producer"), place.sandbox[number::PRODUCERS], ("spring", "summer"),
-                log=place.log, seed=options.seed, every=options.every,
-            )
+        ranges = {
+            f"p{number}": (Range(place.sandbox[number::PRODUCERS], CAMPAIGNS, sorted(place.groups)), options.every)
             for number in range(PRODUCERS)
-        ]  # fmt: skip
+        }
+        if place.phones is not None:
+            ranges[OF_PHONES] = (Range(place.phones.devices, recipients=place.phones.recipients), 5 * options.every)
+        dsn = place.databases.dsn("producer")
+        return [
+            Producer(name, dsn, range_, log=place.log, seed=options.seed, every=every)
+            for name, (range_, every) in ranges.items()
+        ]
+
+    def _operator(self) -> Operator:
+        place, environ = self._place, environ_of(self._place, self._options.package)
+        command = Command(place.folder / "operator", place.databases.dsn(), environ, place.log)
+        return Operator(
+            command, place.databases.dsn("producer"), place.sandbox, CAMPAIGNS,
+            lambda: {one.reference for one in self._sandbox_deliveries()},
+            log=place.log, seed=self._options.seed, every=OPERATOR_EVERY,
+        )  # fmt: skip
+
+    def _sandbox_deliveries(self) -> list[Delivery]:
+        return read_sandbox({node.name: node.state_dir for node in self._place.nodes})
 
     async def _follow(self, planned: Sequence[Fault], began: float) -> None:
         """Make the faults of one track, one after the other."""
@@ -164,8 +168,8 @@ class _Storm:
                     self._losses.append(Loss(fault.kind, at, "", frozenset(range(self._options.size.shards))))
                 await asyncio.sleep(fault.length)
             end = log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
-            if fault.kind.partition(" ")[0] in STRIKING:
-                self._strikes.append(Strike(name, at, end))
+            if fault.kind == HOLDING:
+                self._holds.append(Hold(name, at, end))
 
     async def _watch_leases(self) -> None:
         query = "SELECT l.shard, n.name FROM shardd.leases l JOIN shardd.nodes n ON n.id = l.node_id WHERE expires_at > now()"
@@ -221,15 +225,17 @@ class _Storm:
             if left := node.worker_pids():
                 self._findings.append(Finding("a stop leaves no process", f"workers of {node.name}: {left}"))
 
-    async def _compare(self, producers: Sequence[Producer]) -> Result:
+    async def _compare(self, producers: Sequence[Producer], acts: Acts) -> Result:
         place = self._place
         asked: dict[str, Asked] = {}
         confirmed: set[str] = set()
+        opted_out: dict[str, float] = {}
         for producer in producers:
             asked |= producer.ledger.asked
             confirmed |= producer.ledger.confirmed
+            opted_out |= producer.ledger.opted_out
         rows = read_rows(await place.databases.execute(ROWS, database="shardd"))
-        deliveries = read_sandbox({node.name: node.state_dir for node in place.nodes})
+        deliveries = self._sandbox_deliveries()
         parked = [
             (str(row[0]), str(row[1]), str(row[2])) for row in await place.databases.execute(PARKED, database="shardd")
         ]
@@ -239,7 +245,9 @@ class _Storm:
             deliveries += place.phones.deliveries(visits)
             self._findings += [Finding("the WhatsApp server has no error", text) for text in place.phones.defects()]
         witness = read_witness(place.witness)
-        records = Records(asked, confirmed, rows, deliveries, witness, visits, self._strikes, parked)
+        records = Records(
+            asked, confirmed, rows, deliveries, witness, visits, self._holds, parked, opted_out, place.groups, acts
+        )
         self._findings += check(records)
         for finding in self._findings:
             place.log.write("finding", promise=finding.promise, text=finding.text)
@@ -251,6 +259,7 @@ class _Storm:
             delivered=len(deliveries),
             by_whatsapp=sum(delivery.reference.startswith(f"{OF_PHONES}-") for delivery in deliveries),
             faults=self._made,
+            acts=acts.done + Counter({"opt-outs": len(opted_out)}),
             failovers=failover_times(self._losses, deliveries, self._options.size.shards),
             findings=self._findings,
         )

@@ -39,6 +39,8 @@ class Result:
     delivered: int = 0
     by_whatsapp: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    acts: Counter[str] = field(default_factory=Counter)
+    """Of people, besides their inserts."""
     failovers: dict[str, list[float]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -68,6 +70,8 @@ def show(result: Result, console: Console) -> None:
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(result.states.items()))
     delivered = f"{result.delivered:,} messages delivered, {result.by_whatsapp:,} of them by WhatsApp"
     console.print(f"seed {result.seed}, {result.seconds:g} s: {delivered}; jobs: {states}", highlight=False)
+    acts = ", ".join(f"{what} {times}" for what, times in sorted(result.acts.items()))
+    console.print(f"by people: {acts}", highlight=False)
     table = Table("fault", "times", "shards that moved", "first message p50, s", "longest, s")
     for kind, times in sorted(result.faults.items()):
         moved = result.failovers.get(kind, [])

@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import pytest
 from stormlib.checks import check
+from stormlib.operators import Decision, Pause
 from stormlib.phones import pair_logins
 from stormlib.producers import Asked
-from stormlib.records import Delivery, Records, Row, Strike, Visit, Witness
+from stormlib.records import Delivery, Hold, Records, Row, Visit, Witness
 
 from tests.whatsapp_server.record import Event
+
+RECIPIENT = "+4915112345678"
 
 
 def records() -> Records:
     """Four jobs: two in a lane, two in an order group; all but the last, which is in doubt, are sent."""
     asked = {
-        name: Asked(name, number, "d1", "+4915112345678", None, "g" if number > 2 else None, "hold")
+        name: Asked(name, number, "d1", RECIPIENT, None, "g" if number > 2 else None, "hold")
         for number, name in enumerate(("a-1", "a-2", "a-3", "a-4"), 1)
     }
     rows = [Row(n, f"a-{n}", "d1", "sent" if n < 4 else "in_doubt", 1, 0, 100.0 + n) for n in range(1, 5)]
@@ -91,6 +94,41 @@ def park(found: Records) -> None:
     found.parked.append(("d1", "replaced", "another client"))
 
 
+def claim_after_an_opt_out(found: Records) -> None:
+    found.opted_out = {RECIPIENT: 201.0}
+    found.rows[0] = replace(found.rows[0], claimed_at=201.1)
+
+
+def insert_after_an_opt_out(found: Records) -> None:
+    found.opted_out = {RECIPIENT: 99.0}
+    found.rows[0] = replace(found.rows[0], created_at=100.0)
+
+
+def send_by_a_stranger(found: Records) -> None:
+    found.asked["a-1"] = replace(found.asked["a-1"], device=None, device_group="pool")  # type: ignore[index]
+    found.groups = {"pool": ["d2"]}
+
+
+def claim_during_a_pause(found: Records) -> None:
+    found.asked["a-1"] = replace(found.asked["a-1"], campaign="spring")  # type: ignore[index]
+    found.rows[0] = replace(found.rows[0], claimed_at=201.0)
+    found.acts.pauses.append(Pause("spring", 200.5, 201.5))
+
+
+def undo_a_decision(found: Records) -> None:
+    found.acts.decisions[4] = Decision("sent", 1)
+
+
+def send_a_second_time_what_was_decided(found: Records) -> None:
+    found.acts.decisions[3] = Decision("sent", 1)
+    found.rows[2] = replace(found.rows[2], attempt=2)
+
+
+def leave_what_was_retried(found: Records) -> None:
+    found.acts.decisions[3] = Decision("queued", 1)
+    found.rows[2] = replace(found.rows[2], state="cancelled")
+
+
 @pytest.mark.parametrize(
     ("spoil", "promise"),
     [
@@ -108,6 +146,13 @@ def park(found: Records) -> None:
         (overtake_in_the_group, "an order group keeps its order"),
         (log_in_twice, "a device has one client"),
         (park, "no device is parked for what a node did"),
+        (claim_after_an_opt_out, "nothing is sent to who has opted out"),
+        (insert_after_an_opt_out, "nothing is sent to who has opted out"),
+        (send_by_a_stranger, "a job of a device group is sent by one of its devices"),
+        (claim_during_a_pause, "a paused campaign's jobs are not claimed"),
+        (undo_a_decision, "what an operator decided stays so"),
+        (send_a_second_time_what_was_decided, "what an operator decided stays so"),
+        (leave_what_was_retried, "what an operator decided stays so"),
     ],
 )
 def test_a_broken_promise_is_found(spoil: Callable[[Records], None], promise: str) -> None:
@@ -124,6 +169,21 @@ def test_a_second_copy_is_none_where_the_job_asked_to_risk_it() -> None:
     found = records()
     found.asked["a-1"] = replace(found.asked["a-1"], on_doubt="retry")  # type: ignore[index]
     double(found)
+    assert check(found) == []
+
+
+def test_what_was_claimed_before_an_opt_out_may_be_delivered_after_it() -> None:
+    found = records()
+    found.opted_out = {RECIPIENT: 201.2}
+    found.rows[:] = [replace(row, claimed_at=201.1) for row in found.rows]
+    assert check(found) == []
+
+
+def test_what_an_operator_knows_not_to_be_sent_goes_again() -> None:
+    found = records()
+    send_what_was_handed_over_again(found)
+    assert check(found) != []
+    found.acts.decisions[4] = Decision("queued", 1)
     assert check(found) == []
 
 
@@ -144,11 +204,14 @@ def test_a_job_behind_a_doubt_may_wait() -> None:
     assert check(found) == []
 
 
-def test_a_frozen_node_may_leave_a_connection_behind() -> None:
+@pytest.mark.parametrize(
+    ("node", "end", "kept"), [("node-1", 160, True), ("node-1", 149, False), ("node-2", 160, False)]
+)
+def test_the_end_of_a_connection_may_be_held_back(node: str, end: float, kept: bool) -> None:
     found = records()
     log_in_twice(found)
-    found.strikes.append(Strike("node-1", 140, 160))
-    assert check(found) == []
+    found.holds.append(Hold(node, 140, end))
+    assert (check(found) == []) == kept
 
 
 def test_logins_and_disconnects_make_visits() -> None:
