@@ -19,7 +19,7 @@ from rich.console import Console
 from stormlib.mutants import MUTANTS
 from stormlib.place import Size
 from stormlib.storm import Options, run
-from stormlib.tables import Result, found_in_words, show, show_mutants
+from stormlib.tables import NOT_FOUND, Result, found_in_words, show, show_mutants
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +47,7 @@ from stormlib.tables import Result, found_in_words, show, show_mutants
     metavar="WORDS",
     is_flag=False,
     flag_value="",
-    help="Instead, one storm for each safety of shardd that can be removed (whose name has WORDS): is that found?",
+    help="Instead, one storm for each safety of shardd that can be removed (whose name has WORDS): is that found, or by a test?",
 )
 @click.option("--keep", is_flag=True, help="Keep the folder with all records, even if nothing is found.")
 def cli(
@@ -76,14 +76,16 @@ def cli(
 
 def _try_mutants(options: Options, words: str, out: Console) -> int:
     """Returns the exit code: 1 if a removed safety was not found."""
-    found: dict[str, Counter[str]] = {}
+    found: dict[str, str] = {}
     for mutant in (mutant for mutant in MUTANTS if words in mutant.name):
         _say(mutant.name)
         with tempfile.TemporaryDirectory(prefix="storm-mutant-") as folder:
             package = mutant.plant(Path(folder))
             result = asyncio.run(_until_signal(run(replace(options, package=package, keep=False), _say)))
-        found[mutant.name] = Counter(finding.promise for finding in result.findings)
-        out.print(f"{mutant.name}: {found_in_words(found[mutant.name])}", highlight=False)
+            found[mutant.name] = found_in_words(Counter(finding.promise for finding in result.findings))
+            if not result.findings and mutant.fails_its_test(package):
+                found[mutant.name] = f"only by {mutant.test.rpartition(':')[2]}"
+        out.print(f"{mutant.name}: {found[mutant.name] or NOT_FOUND}", highlight=False)
     show_mutants(found, out)
     return 0 if all(found.values()) else 1
 

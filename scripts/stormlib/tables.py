@@ -14,6 +14,7 @@ from shardd.hashing import shard_of
 from stormlib.checks import Finding
 from stormlib.records import Delivery
 
+NOT_FOUND = "NOT FOUND"
 SHOWN = 5
 """Findings of each promise that are printed."""
 
@@ -94,12 +95,12 @@ def show(result: Result, console: Console) -> None:
 
 def found_in_words(promises: Counter[str]) -> str:
     """The broken promises that gave a removed safety away."""
-    return ", ".join(f"{promise} ({times})" for promise, times in promises.most_common()) or "NOT FOUND"
+    return ", ".join(f"{promise} ({times})" for promise, times in promises.most_common())
 
 
-def show_mutants(found: Mapping[str, Counter[str]], console: Console) -> None:
+def show_mutants(found: Mapping[str, str], console: Console) -> None:
     """Print which removed safeties were found, and by what."""
-    table = Table("removed safety", "broken promises")
-    for name, promises in found.items():
-        table.add_row(name, found_in_words(promises))
+    table = Table("removed safety", "found by")
+    for name, how in found.items():
+        table.add_row(name, how or NOT_FOUND)
     console.print(table)

@@ -26,4 +26,10 @@ def test_the_safety_is_removed_and_the_rest_is_unchanged(mutant: Mutant, tmp_pat
 
 def test_a_safety_that_has_moved_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 0 times"):
-        Mutant("moved", "journal.py", "no such text", "").plant(tmp_path)
+        Mutant("moved", "journal.py", "no such text", "", "").plant(tmp_path)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_its_test_is_there(mutant: Mutant) -> None:
+    file, _, name = mutant.test.partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text()
