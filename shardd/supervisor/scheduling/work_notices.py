@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from shardd.errors import DatabaseError
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import WorkHint
 from shardd.supervisor.scheduling.scheduler import Scheduler
@@ -30,25 +31,26 @@ SPACING: Final = 0.02
 class _Bundles:
     """Devices that something is to be done with, many at a time."""
 
-    def __init__(self, work: Callable[[list[str]], Awaitable[None]], step: Step) -> None:
+    def __init__(self, work: Callable[[dict[str, None]], Awaitable[None]], step: Step) -> None:
+        """`work` removes the devices with which it is done; those that an error leaves follow in their new order."""
         self._work = work
         self._step = step
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, None] = {}
         self._wake = WakeUp(SPACING)
 
     def add(self, device_id: str) -> None:
         if len(self._waiting) < DEVICES_MOST:
-            self._waiting.add(device_id)
+            self._waiting[device_id] = None
             self._wake.set()
 
     async def run(self) -> None:
         while True:
             await self._wake.wait(None)
-            devices, self._waiting = self._waiting, set()
+            devices, self._waiting = self._waiting, {}
             with self._step:
-                await self._work(sorted(devices))
+                await self._work(devices)
             if self._step.error is not None:
-                self._waiting |= devices
+                self._waiting = devices | self._waiting
                 await asyncio.sleep(self._step.pause(SPACING))
                 self._wake.set()
 
@@ -70,7 +72,7 @@ class WorkNotices(Service):
         self._scheduler = scheduler
         self._found = found
         self._grouped = grouped
-        self._to_tell = _Bundles(jobs.announce_work, steps.add("telling other nodes of their jobs"))
+        self._to_tell = _Bundles(self._tell, steps.add("telling other nodes of their jobs"))
         self._to_read = _Bundles(self._read, steps.add("reading jobs that other nodes told of"))
 
     def advanced(self, hints: list[WorkHint]) -> None:
@@ -96,6 +98,16 @@ class WorkNotices(Service):
         queue = self._scheduler.queues.get(device_id)
         return queue is not None and self._scheduler.is_up(queue)
 
-    async def _read(self, devices: list[str]) -> None:
-        for device_id in devices:
-            self._found(await self._jobs.find_lanes(device_id, "", LANES_MOST))
+    async def _tell(self, devices: dict[str, None]) -> None:
+        await self._jobs.announce_work(sorted(devices))
+        devices.clear()
+
+    async def _read(self, devices: dict[str, None]) -> None:
+        while devices:
+            device_id = next(iter(devices))
+            del devices[device_id]
+            try:
+                self._found(await self._jobs.find_lanes(device_id, "", LANES_MOST))
+            except DatabaseError:
+                devices[device_id] = None  # behind all others, which may be read
+                raise
