@@ -7,6 +7,7 @@ import os
 import signal
 import sysconfig
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,17 @@ from tests.support.worker_pool import make_pool, run_first
 HANG = 60.0
 
 
-def config_of(state_dir: Path, more: str = "") -> Config:
-    supervisor = "{spares: 1, spawn_every: 10ms, backoff: {first: 1h, cap: 1h}}"
-    return parse_config(f"state_dir: {state_dir}\nshards: 1\nsupervisor: {supervisor}\n{more}", "test", {})
+def config_of(state_dir: Path, more: str = "", *, spares: int = 1, shards: int = 1) -> Config:
+    supervisor = f"{{spares: {spares}, spawn_every: 1m, backoff: {{first: 1h, cap: 1h}}}}"
+    return parse_config(f"state_dir: {state_dir}\nshards: {shards}\nsupervisor: {supervisor}\n{more}", "test", {})
 
 
 class Bed:
-    """A pool of one shard, and its spare workers."""
+    """A pool, and its spare workers."""
 
-    def __init__(self, state_dir: Path, lifeline: int) -> None:
-        self.state_dir = state_dir
+    def __init__(self, config: Config, lifeline: int) -> None:
+        self.state_dir = config.state_dir
         self.transports = {"sandbox"}
-        config = config_of(state_dir)
         self.spares = Spares(config, lifeline=lifeline, transports=lambda: self.transports, wanted=lambda: 0)
         self.pool: WorkerPool = make_pool(config, self.spares)
         self.spares.busy = self.pool.starting
@@ -57,19 +57,26 @@ class Bed:
         return pid
 
 
-@pytest.fixture
-async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
+@asynccontextmanager
+async def bed_of(config: Config) -> AsyncIterator[Bed]:
     lifeline, end = os.pipe()
-    bed = Bed(tmp_path, lifeline)
+    bed = Bed(config, lifeline)
     yield bed
     await bed.spares.stop()
-    process = bed.pool.shards[0].process
-    if process is not None:
-        process.kill()
-        async with asyncio.timeout(HANG):
-            await process.gone.wait()
+    for shard in bed.pool.shards:
+        if shard.process is not None:
+            shard.process.kill()
+            async with asyncio.timeout(HANG):
+                await shard.process.gone.wait()
     os.close(end)
     os.close(lifeline)
+
+
+@pytest.fixture
+async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
+    """Of one shard and one spare worker."""
+    async with bed_of(config_of(tmp_path)) as bed:
+        yield bed
 
 
 def name_of(pid: int) -> str:
@@ -113,6 +120,20 @@ async def test_a_shard_whose_worker_crashed_gets_the_spare_worker(bed: Bed) -> N
         await first.gone.wait()
     bed.pool.shards[0].next_start = 0.0
     assert (await run_first(bed.pool)).pid == spare
+
+
+async def test_shards_that_get_spare_workers_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async with bed_of(config_of(tmp_path, spares=2, shards=3)) as bed:
+        await bed.until(lambda: bed.spares.ready == 2)
+        spares = bed.pids
+        bed.pool.leases({0: 1, 1: 2, 2: 3})
+        await bed.pool.tick()
+        assert [shard.process and shard.process.pid for shard in bed.pool.shards[:2]] == spares
+        # Nor is one started that takes the machine's time from a shard without a worker.
+        for shard in bed.pool.shards[:2]:
+            await bed.until(lambda shard=shard: shard.state is ShardState.RUNNING)  # type: ignore[misc]
+        bed.spares.look()
+        assert bed.pids == []
 
 
 async def test_a_planted_link_in_place_of_its_stderr_is_replaced_and_not_followed(bed: Bed, tmp_path: Path) -> None:
