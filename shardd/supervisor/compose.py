@@ -235,7 +235,9 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         every=lambda: current.config.queue.poll_every,
     )
 
-    work_notices = WorkNotices(jobs, scheduler, steps, found=work_poller.hint, grouped=group_assigner.wake)
+    work_notices = WorkNotices(
+        jobs, scheduler, steps, found=work_poller.hint, grouped=group_assigner.wake, alone=keeper.alone
+    )
     router.on_advanced = work_notices.advanced
 
     # What comes back

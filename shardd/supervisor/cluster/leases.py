@@ -133,6 +133,10 @@ class LeaseKeeper:
         """Whether the last successful renewal is recent enough to know what this node holds, even if that is nothing."""
         return boot_now() < self.deadlines.soft
 
+    def alone(self) -> bool:
+        """Whether no other node was alive at the last renewal."""
+        return all(node.id == self._node.id for node in self._nodes)
+
     def seconds_left(self) -> float:
         """Seconds until `good` becomes false without a renewal."""
         return self.deadlines.soft - boot_now()

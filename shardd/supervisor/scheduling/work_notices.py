@@ -66,12 +66,17 @@ class WorkNotices(Service):
         *,
         found: Callable[[list[WorkHint]], None],
         grouped: Callable[[], None],
+        alone: Callable[[], bool],
     ) -> None:
-        """`found` gets the jobs of named devices; `grouped` is called when a job of a device group may be waiting."""
+        """`found` gets the jobs of named devices; `grouped` is called when a job of a device group may be waiting.
+
+        `alone`: whether there is no other node to tell.
+        """
         self._jobs = jobs
         self._scheduler = scheduler
         self._found = found
         self._grouped = grouped
+        self._alone = alone
         self._to_tell = _Bundles(self._tell, steps.add("telling other nodes of their jobs"))
         self._to_read = _Bundles(self._read, steps.add("reading jobs that other nodes told of"))
 
@@ -80,7 +85,7 @@ class WorkNotices(Service):
         for device_id, _, _ in hints:
             if device_id == ANY_DEVICE:
                 self._grouped()
-            if not self._is_ours(device_id):
+            if not self._is_ours(device_id) and not self._alone():
                 self._to_tell.add(device_id)
 
     def heard(self, text: str) -> None:

@@ -273,6 +273,8 @@ async def test_two_nodes_share_evenly(dsn: str, database: Database, drained: Dra
     await b.register()
     await cycle(b, drained)
     assert b.epochs == {}  # a has not given anything back yet
+    assert a.alone()  # as of its last renewal
+    assert not b.alone()
     wanted = plan(8, ["a", "b"], dict.fromkeys(range(8), "a"))
     await cycle(a, drained)
     assert sorted(drained[0]) == [shard for shard, node in sorted(wanted.items()) if node == "b"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -48,11 +48,41 @@ async def test_a_device_whose_lanes_cannot_be_read_keeps_no_other_from_being_rea
         for device_id, _, _ in hints:
             found.put_nowait(device_id)
 
-    notices = WorkNotices(Jammed(database), node.scheduler, Steps(), found=note, grouped=lambda: None)
+    notices = WorkNotices(
+        Jammed(database), node.scheduler, Steps(), found=note, grouped=lambda: None, alone=lambda: True
+    )
     task = asyncio.create_task(notices.run())
     notices.heard("a")
     notices.heard("b")
     async with asyncio.timeout(HANG):
         assert await found.get() == "b"
+    await notices.stop()
+    await task
+
+
+class Overheard(Jobs):
+    """With what was announced."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def announce_work(self, device_ids: Sequence[str]) -> None:
+        for device_id in device_ids:
+            self.told.put_nowait(device_id)
+
+
+async def test_a_node_tells_others_only_while_there_are_any(database: Database, node: Node) -> None:
+    others: list[str] = []
+    jobs = Overheard(database)
+    notices = WorkNotices(
+        jobs, node.scheduler, Steps(), found=lambda _: None, grouped=lambda: None, alone=lambda: not others
+    )
+    task = asyncio.create_task(notices.run())
+    notices.advanced([("before", "/marketing", (0, 1))])
+    others.append("node-b")
+    notices.advanced([("elsewhere", "/marketing", (0, 2))])
+    async with asyncio.timeout(HANG):
+        assert await jobs.told.get() == "elsewhere"
     await notices.stop()
     await task
