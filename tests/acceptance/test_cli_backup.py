@@ -41,9 +41,8 @@ async def test_what_was_sent_after_a_backup_is_not_sent_again(
 ) -> None:
     daemon = make_daemon(
         shards=1,
-        supervisor={"heartbeat_timeout": "60s"},
-        lease={"ttl": "8s", "renew_every": "500ms", "margin": "1s"},
-        database={"connect_timeout": "3s", "statement_timeout": "3s"},
+        supervisor={"heartbeat_timeout": "10m"},
+        lease={"ttl": "10m", "renew_every": "500ms"},  # a worker that is stopped for longer is killed
     )
     shardd, file = Command(daemon.config_file), tmp_path / "shardd.dump"
     producer.add_devices(2)
