@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.completion import complete_nodes
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
@@ -26,6 +27,8 @@ from shardd.queue.database import Database
 from shardd.queue.leases import Node, all_nodes, held_leases, set_cordoned
 from shardd.states import NodeState
 from shardd.supervisor.cluster.sharing import Move, Sharing, share
+
+_node = click.argument("node", shell_complete=complete_nodes)
 
 FREE: Final = "free"
 """Instead of the node that holds a shard."""
@@ -115,7 +118,7 @@ def list_(*, as_json: bool, config: Config) -> None:
 
 
 @cluster_group.command("cordon", epilog=examples("shardd cluster cordon host-b"))
-@click.argument("node")
+@_node
 @yes_option
 @database_config_option
 def cordon(node: str, *, yes: bool, config: Config) -> None:
@@ -137,7 +140,7 @@ def cordon(node: str, *, yes: bool, config: Config) -> None:
 
 
 @cluster_group.command("uncordon", epilog=examples("shardd cluster uncordon host-b"))
-@click.argument("node")
+@_node
 @database_config_option
 def uncordon(node: str, config: Config) -> None:
     """Let a node take shards again."""

@@ -21,20 +21,31 @@ PROPOSED: Final = 200
 
 def complete_devices(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The ids of devices that begin with what was typed."""
+    return [row[0] for row in _ask(context, "device_ids", {"start": incomplete, "most": PROPOSED})]
+
+
+def complete_nodes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of nodes that begin with what was typed."""
+    names = {row[0] for row in _ask(context, "node_names", {})}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _ask(context: click.Context, query: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows that a statement finds in a moment."""
     config = context.params.get("config")
     if not isinstance(config, Config):
         return []
     signal.signal(signal.SIGALRM, _give_up)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
-        return _find_devices(config, incomplete)
+        return _find(config, query, params)
     except Exception:  # noqa: BLE001  # whatever it is, a line that somebody is typing is not the place to report it
         return []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def _find_devices(config: Config, start: str) -> list[str]:
+def _find(config: Config, query: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
     # Loaded only when there is something to complete.
     import psycopg  # noqa: PLC0415
 
@@ -45,8 +56,7 @@ def _find_devices(config: Config, start: str) -> list[str]:
         return []
     dsn = embedded_dsn(config.state_dir) if config.database is None else config.database.dsn
     with psycopg.connect(dsn, autocommit=True) as connection:
-        rows = connection.execute(QUERIES["device_ids"], {"start": start, "most": PROPOSED}).fetchall()
-    return [str(row[0]) for row in rows]
+        return connection.execute(QUERIES[query], params).fetchall()
 
 
 def _give_up(*_: Any) -> NoReturn:

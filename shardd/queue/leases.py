@@ -131,8 +131,6 @@ class Registration:
     """Of its supervisor, on its own host."""
     age: float
     """Seconds since its last sign of life."""
-    away: bool
-    """It serves nothing, because its state folder is gone."""
     shards: int
     """The number of its leases."""
 

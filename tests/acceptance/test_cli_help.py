@@ -114,7 +114,7 @@ async def complete(shardd: Command, line: str) -> list[str]:
     return [proposal.removeprefix("plain,") for proposal in ran.out.split()]
 
 
-async def test_a_shell_proposes_commands_states_and_devices(shardd: Command, producer: Producer) -> None:
+async def test_a_shell_proposes_commands_states_devices_and_nodes(shardd: Command, producer: Producer) -> None:
     producer.add_devices(2, prefix="berlin-")
     producer.add_devices(1, prefix="jakarta-")
     assert await complete(shardd, "shardd st") == ["start", "status", "stop"]
@@ -125,6 +125,12 @@ async def test_a_shell_proposes_commands_states_and_devices(shardd: Command, pro
         assert await complete(shardd, f"shardd {line}") == ["berlin-1", "berlin-2"], line
     assert await complete(shardd, "shardd device pause berlin-1 - jak") == ["jakarta-1"]
     assert await complete(shardd, "shardd producer add shop --device jak") == ["jakarta-1"]
+    for id, name in (("1", "host-a"), ("2", "host-a"), ("3", "other")):  # noqa: A001  # a field's name
+        producer.execute(
+            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl) SELECT %s, %s, gen_random_uuid(), 8, 'x', 9",
+            *(id, name),
+        )
+    assert await complete(shardd, "shardd cluster cordon ho") == ["host-a"]
 
 
 @pytest.mark.parametrize("config", ["database: {dsn: 'host=127.0.0.1 port=1'}", "state_dir: nothing", "shards: [", ""])

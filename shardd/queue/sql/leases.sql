@@ -40,6 +40,10 @@ SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, st
           FROM shardd.nodes) n
  ORDER BY name, id;
 
+-- name: node_names
+-- The names of all nodes that are not forgotten yet.
+SELECT name FROM shardd.nodes;
+
 -- name: held_leases
 -- Every lease that has not expired, and for how many seconds it is valid without a renewal.
 SELECT shard, node_id, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM shardd.leases WHERE expires_at > now();
@@ -113,10 +117,10 @@ DELETE FROM shardd.leases
 SELECT EXISTS (SELECT FROM shardd.leases WHERE expires_at > now());
 
 -- name: node_registration
--- What a command can know about a node that does not answer: its process, seconds since its last sign of life, whether it is away, and the
--- number of its shards. No row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly. The command does not know
+-- What a command can know about a node that does not answer: its process, seconds since its last sign of life, and the number of its shards. No
+-- row when there was no sign of life for `ttl` seconds, or the node was stopped cleanly. The command does not know
 -- the node's id, because it was in the state folder.
-SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age, away_since IS NOT NULL AS away,
+SELECT pid, extract(epoch FROM now() - seen_at)::float8 AS age,
        (SELECT count(*) FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()) AS shards
   FROM shardd.nodes n
  WHERE name = %(name)s AND host = %(host)s AND seen_at > now() - make_interval(secs => %(ttl)s)
