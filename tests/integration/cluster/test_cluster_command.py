@@ -30,10 +30,11 @@ class Running:
         self.drained = asyncio.Event()
         """Until it is set, nothing that is given back is drained."""
         self.drained.set()
-        self._renewal = Renewal(Step("renewing"), self._look, every=3600.0, due=self.keeper.due)
+        self._renewal = Renewal(Step("renewing"), self.look, every=3600.0, due=self.keeper.due)
         self._database = database
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Renew once."""
         await self.keeper.run_cycle(self._drain)
         self.changed.set()
 
@@ -51,7 +52,7 @@ class Running:
     async def run(self) -> AsyncIterator[None]:
         """From the registration on."""
         await self.keeper.register()
-        await self._look()
+        await self.look()
         heard = asyncio.Event()
 
         def wake(_: str) -> None:
@@ -74,6 +75,7 @@ async def two_nodes(dsn: str) -> AsyncIterator[tuple[Running, Running]]:
     async with Database(dsn, max_size=4) as database, Database(dsn, max_size=4) as other:
         one, two = Running(database, "host-a"), Running(other, "host-b")
         async with one.run(), two.run():
+            await one.look()  # nothing announces a node that joins
             await two.until(lambda: len(two.keeper.epochs) == 4)
             yield one, two
 
