@@ -14,8 +14,8 @@ The mark holds the number up to which everything is settled, and that of the las
 A line with a correct checksum is a fact wherever it is found, because one of the four numbers that identify a claim is random. A
 *missing* line proves something only in a file without a hole. So damage costs knowledge, and never invents an outcome.
 
-Undetectable: a line that was damaged so that its checksum fits (one in four billion); and an earlier state of this file, restored
-in place from a snapshot of the disk or a copy, while the boot is the same or fsync is on.
+Undetectable: a line that was damaged so that its checksum fits (one in four billion); and an earlier state of this file alone,
+restored in place, while the boot is the same or fsync is on. Of a whole state folder a start notices it (`shardd.queue.lives`).
 """
 
 from __future__ import annotations

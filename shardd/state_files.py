@@ -244,12 +244,14 @@ def last_start(state_dir: Path) -> Start | None:
     return Start(state_dir, state[:-1].decode(), UUID(max(found)[1].decode()))
 
 
-def record_start(state_dir: Path, incarnation: UUID) -> Collection[UUID]:
+def record_start(state_dir: Path, incarnation: UUID, *, forget: bool = False) -> Collection[UUID]:
     """Add a start; returns the last starts of supervisors on this folder before it.
 
     Only for what these had claimed can a journal of this folder prove that it was not sent: after a supervisor ran on a copy of
     the folder, the journals here know nothing of its claims, although they are complete. In a copy of the file, the starts before
     it was copied do not count. The file is a ring of lines, so that a full disk takes another one.
+
+    `forget`: those before it do not count any more, because the folder is older than what they did last.
 
     Raises UnsafeFileError, OSError.
     """
@@ -258,6 +260,8 @@ def record_start(state_dir: Path, incarnation: UUID) -> Collection[UUID]:
         found = _START.findall(os.pread(fd, STARTS_KEPT * _START_SIZE, 0))
         number = max((int(digits) for digits, _, _ in found), default=0) + 1
         file = file_identity(fd).encode()
+        if forget:
+            found = []
         if not found:
             os.pwrite(fd, (b" " * (_START_SIZE - 1) + b"\n") * STARTS_KEPT, 0)
         line = b"%012d %b %b" % (number, str(incarnation).encode(), file)

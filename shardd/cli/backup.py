@@ -28,6 +28,7 @@ from shardd.embedded.binaries import find_client
 from shardd.embedded.home import tied
 from shardd.errors import DatabaseError, UsageError
 from shardd.postgres.dsn import complete_dsn
+from shardd.queue.lives import Lives
 from shardd.queue.migrate import migrate
 from shardd.queue.restoring import closed, end_what_may_be_done, sent_since, server_major
 from shardd.state_files import last_start
@@ -104,9 +105,11 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
                     await pg_restore.run(writing, ["--single-transaction", *_PLAIN], stdin=archive)
                     await migrate(writing)
                     if sent == "maybe":
-                        await _end(config, writing)
+                        await end_what_waited(config, writing)
                     else:
                         await _refuse_if_sent(config, writing)
+                    async with command_pool(config, writing) as database:
+                        await Lives(database).begin(f"restored, --sent-since-backup={sent}")
             except BaseException:
                 if begun:
                     say(_NOT_COMPLETE, err=True)
@@ -126,7 +129,8 @@ async def _refuse_if_sent(config: Config, dsn: str) -> None:
         )
 
 
-async def _end(config: Config, dsn: str) -> None:
+async def end_what_waited(config: Config, dsn: str) -> None:
+    """Something may have been sent or received since the backup of this database. Raises DatabaseError."""
     async with command_pool(config, dsn) as database:
         ended = await end_what_may_be_done(database)
     say(

@@ -13,6 +13,7 @@ from shardd.cli.help import examples
 from shardd.cli.options import OneOf, config_option, database_config_option, json_option, run_async
 from shardd.cli.output import make_console, make_table, print_exactly, print_json, say
 from shardd.cli.psql import run_psql
+from shardd.cli.restored import restored
 from shardd.config import Config
 from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
@@ -35,6 +36,7 @@ def db_group() -> None:
 
 db_group.add_command(backup)
 db_group.add_command(restore)
+db_group.add_command(restored)
 
 
 @db_group.command("migrate", epilog=examples("shardd db migrate"))

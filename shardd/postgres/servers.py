@@ -76,14 +76,25 @@ class Connection(AsyncConnection[TupleRow]):
 class Servers:
     """The servers that a DSN names, and what is known of them. Raises DatabaseError when the DSN cannot be read."""
 
-    def __init__(self, dsn: str, terms: Terms, *, on_change: Callable[[str], None] = lambda _: None) -> None:
-        """`on_change` is called with an explanation when another server is in use from now on."""
+    def __init__(
+        self,
+        dsn: str,
+        terms: Terms,
+        *,
+        on_change: Callable[[str], None] = lambda _: None,
+        last: Identity | None = None,
+    ) -> None:
+        """`on_change` is called with an explanation when another server is in use from now on.
+
+        `last`: the primary of an earlier process. A DSN that names one server leaves no choice, so there it does not count.
+        """
         self.generation = 0
         self._dsn = complete_dsn(dsn)
         self._terms = terms
         self._hosts = split_hosts(self._dsn)
         self._order = list(range(len(self._hosts)))
-        self._known: Identity | None = None
+        self.known = last if len(self._hosts) > 1 else None
+        """The server that was last found to be the primary; None: it cannot be identified."""
         self._keeps_servers = False
         self._unwanted: set[asyncio.Task[Connection]] = set()
         self._on_change = on_change
@@ -227,15 +238,16 @@ class Servers:
         return int(backend)
 
     def _compare(self, found: Identity | None, address: str) -> None:
-        known = self._known
+        known = self.known
         if found is None or found == known:
             return
+        remedy = "name only this one in the DSN, and " if len(self._hosts) > 1 else ""
         if known is not None and found.cluster == known.cluster and found.timeline < known.timeline:
             raise DatabaseError(
                 f"PostgreSQL at {address} was replaced by another server (it writes timeline {found.timeline}, but timeline "
-                f"{known.timeline} has been seen): stop it. If it is the right one, restart shardd"
+                f"{known.timeline} has been seen): stop it. If it is the right one, {remedy}restart shardd"
             )
-        self._known = found
+        self.known = found
         if known is not None:
             what = f"timeline {found.timeline} after {known.timeline}"
             if found.cluster != known.cluster:

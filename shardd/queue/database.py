@@ -24,7 +24,7 @@ from shardd.logs import get_logger
 from shardd.postgres.errors import describe_error, words_of
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.lock_watch import LockWatch
-from shardd.postgres.servers import Connection, Servers, Terms
+from shardd.postgres.servers import Connection, Identity, Servers, Terms
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.columns import QUERIES
 from shardd.queue.values import register_loaders
@@ -75,6 +75,8 @@ class Database:
 
     `lock_timeout`: how long a statement may wait for one lock. Another connection of the pool then finds the session that holds
     it, for the BlockedError. 0: no limit of its own, and no such look.
+
+    `last_server`: the one that was the primary before; of several servers, one that is older than it is refused.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Database:
         session: bool = True,
         index_plans: bool = False,
         lock_timeout: float = 0.0,
+        last_server: Identity | None = None,
     ) -> None:
         self._dsn = dsn
         self._lock_timeout = lock_timeout
@@ -105,7 +108,7 @@ class Database:
             index_plans=index_plans,
             lock_timeout=lock_timeout,
         )
-        self._servers = Servers(dsn, terms, on_change=self._server_changed)
+        self._servers = Servers(dsn, terms, on_change=self._server_changed, last=last_server)
         self._listening: set[Connection] = set()
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
@@ -121,6 +124,11 @@ class Database:
         )
         self._max_size = max_size
         self._watches = TaskSet()
+
+    @property
+    def server(self) -> Identity | None:
+        """The server that was last found to be the primary; None: it cannot be identified."""
+        return self._servers.known
 
     async def open(self) -> None:
         """Connect once, so that errors are raised at once, and open the pool."""

@@ -54,6 +54,7 @@ class Node:
     """One of `NodeState`."""
     since: datetime | None
     """Of the state; None: since it serves, or unknown."""
+    beat: UUID | None
     seen_at: datetime | None
     """None: it has stopped."""
     rival: str | None
@@ -105,6 +106,8 @@ class LastBeat:
     """From where it came; None: through a socket."""
     beats: int
     beat: UUID | None
+    earlier_beats: list[UUID]
+    """The last ones of earlier incarnations."""
     at: float | None
     """By the database's clock."""
 
@@ -121,6 +124,8 @@ class Renewed(NamedTuple):
     """Whether this supervisor is the node's present one."""
     epochs: set[int]
     """Whose leases are still valid."""
+    doubt: str | None = None
+    """Why the database seems to be older than a state folder: nothing may be claimed. None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,8 @@ class Leases:
     ) -> None:
         """`ttl`: seconds for which a lease is valid."""
         self.memory = memory or BeatMemory()
+        self.former = self.memory.beats_known()
+        """The last beats of the state folder before this incarnation: who has stored one of them, on this lock, is dead."""
         self._database = database
         # One statement after the other: one that waited for a connection would not know the beat of the one before it.
         self._turn = asyncio.Lock()
@@ -185,20 +192,19 @@ class Leases:
         lease = {"ttl": self._ttl, "margin": margin}
         params = {**self._node, **lease, "shards": shards, "version": version, "pid": os.getpid()}
         async with self._turn:
+            self.former = self.memory.beats_known()
             await self.memory.intend()
-            row = first(await self._database.rows(Record, "register_node", {**params, "next": self.memory.next}))
+            params |= {"next": self.memory.next, "former": self.former}
+            row = first(await self._database.rows(Record, "register_node", params))
             if row is None:
                 return False
-            await self.memory.acknowledge(**row)
+            await self.memory.acknowledge(**row, server=self._database.server)
         return True
-
-    async def last_beat(self) -> LastBeat | None:
-        """What is known of this node; None: it is not registered."""
-        return first(await self._database.rows(LastBeat, "last_beat", {"id": self._node["id"]}))
 
     async def release_earlier(self) -> None:
         """End the leases of earlier incarnations of this node."""
-        await self._database.execute("release_earlier_leases", {**self._who, "place": self._node["place"]})
+        params = {**self._who, "place": self._node["place"], "former": self.former}
+        await self._database.execute("release_earlier_leases", params)
 
     async def nodes(self) -> list[Node]:
         """Those that are not forgotten yet."""
@@ -223,8 +229,14 @@ class Leases:
             await self.memory.intend()
             (row,) = await self._database.rows(Record, "renew_leases", self._mine(params))
             if row["beats"] is not None:
-                await self.memory.acknowledge(row["beats"], row["at"])
-        return Renewed(row["beats"] is not None, set(row["epochs"]))
+                await self.memory.acknowledge(row["beats"], row["at"], row["life"], self._database.server)
+        return Renewed(row["beats"] is not None, set(row["epochs"]), row["doubt"])
+
+    async def go_on_with(self, known: LastBeat) -> None:
+        """Go on though the database has lost the last beats of this supervisor."""
+        params = {**self._who, "beat": self.memory.beat, "beats": self.memory.beats, "known": known.beat}
+        async with self._turn:
+            await self._database.execute("go_on_with", params)
 
     async def take(self, shard: int) -> int | None:
         """Take a shard; returns the new epoch, or None when another node has it."""

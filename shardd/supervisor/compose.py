@@ -23,6 +23,7 @@ from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError, SharddError
 from shardd.hashing import shard_of
+from shardd.queue.beats import BeatMemory
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.devices import Devices
 from shardd.queue.groups import Groups
@@ -91,6 +92,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     state_id: str,
     incarnation: UUID,
     earlier: Collection[UUID],
+    beats: BeatMemory,
     lifeline: int,
     notifier: Notifier,
     control: Control,
@@ -100,13 +102,12 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     notes: Callable[[], Sequence[str]],
     ask_to_stop: Callable[[], None],
     end: Callable[[SharddError], None],
-    end_at_once: Callable[[SharddError], None],
     reload_asked: asyncio.Event,
 ) -> Composition:
     """Make the parts.
 
     `lock`, `state_id`: of the state folder; `incarnation`: of this supervisor; `earlier`: those that ran on the folder before;
-    `end`: ends this supervisor with an error, `end_at_once` also without settling; `lifeline`: see `WorkerProcess`;
+    `beats`: of the node's renewals; `end`: ends this supervisor with an error; `lifeline`: see `WorkerProcess`;
     `database`: where it is, in words; `sessions_dsn`: of the sessions of devices; `notes`: for the status.
     """
     current, steps, defects = CurrentConfig(config), Steps(), Defects()
@@ -126,6 +127,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         shards=config.shards,
         ttl=config.lease.ttl,
         margin=config.lease.margin,
+        memory=beats,
     )
     scheduler = Scheduler(
         shard_of=lambda device_id: shard_of(device_id, config.shards),
@@ -300,7 +302,6 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         read_devices=device_sync.sync,
         renewed=router.wake,
         end=end,
-        end_at_once=end_at_once,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
@@ -385,7 +386,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             *periodic.reporters,
         ),
         notes=(
-            lambda: recovery.notes,
+            lambda: recovery.notes + keeper.notes(),
             claim_watch.notes,
             memory.notes,
             periodic.server_watch.notes,

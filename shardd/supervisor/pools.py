@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.config import Config
+from shardd.postgres.servers import Identity
 from shardd.queue.database import Database
 
 
@@ -37,8 +38,11 @@ INBOUND_LOCK_TIMEOUT: Final = 0.25
 
 
 @asynccontextmanager
-async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
-    """Open the pools; they are closed at the end of the block. Raises DatabaseError."""
+async def open_pools(dsn: str, config: Config, last_server: Identity | None = None) -> AsyncGenerator[Pools]:
+    """Open the pools; they are closed at the end of the block. Raises DatabaseError.
+
+    `last_server`: the primary of an earlier supervisor.
+    """
 
     def pool(max_size: int, *, index_plans: bool = False, lock_timeout: float = 0.0) -> Database:
         return Database(
@@ -49,6 +53,7 @@ async def open_pools(dsn: str, config: Config) -> AsyncGenerator[Pools]:
             max_size=max_size,
             index_plans=index_plans,
             lock_timeout=lock_timeout,
+            last_server=last_server,
         )
 
     pools = Pools(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +22,14 @@ from shardd.embedded import EmbeddedPostgres
 from shardd.errors import AlreadyRunningError, SharddError
 from shardd.logs import get_logger
 from shardd.postgres.dsn import server_of
+from shardd.queue.leases import describe
+from shardd.queue.lives import Lives, Past
 from shardd.queue.migrate import migrate
 from shardd.state_files import ID_FILE, STARTS_FILE, record_start, state_id
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.starting import Starting
+from shardd.supervisor.cluster.beat_file import BeatFile
+from shardd.supervisor.cluster.past import FOLDER_OLDER, agree
 from shardd.supervisor.cluster.session_store import prepare_sessions, sessions_dsn_of
 from shardd.supervisor.cluster.state_folder import StateLock
 from shardd.supervisor.compose import Composition, compose
@@ -51,7 +56,7 @@ class Supervisor:
         self._starting = Starting(config, notifier)
         self._start: asyncio.Task[Any] | None = None
         """While it is starting."""
-        self._store_notes: list[str] = []
+        self._notes: list[str] = []
         self._embedded: EmbeddedPostgres | None = None
         self._composition: Composition | None = None
         self._failed: BaseException | None = None
@@ -125,34 +130,48 @@ class Supervisor:
         for name in await migrate(dsn):
             log.info("migrated", action="migrate", migration=name)
         self._starting.migrated = True
-        self._starting.enter("taking over what an earlier run left")
+        self._starting.enter("comparing the state folder with the database")
         config = self._config
         sessions = sessions_dsn_of(config, dsn)
-        incarnation = uuid4()
-        async with open_pools(dsn, config) as pools:
+        incarnation, state = uuid4(), _state_id(config.state_dir)
+        memory = BeatFile(config.state_dir, state, sync=config.worker.journal_fsync)
+        async with open_pools(dsn, config, memory.server) as pools:
+            past = await agree(
+                Lives(pools.leases),
+                memory,
+                node=state,
+                who=describe(config.node, socket.gethostname(), os.getpid(), str(config.state_dir)),
+                forgotten_after=config.retention.finished,
+                report=self._starting.report,
+            )
+            self._starting.enter("taking over what an earlier run left")
+            is_old = past is Past.FOLDER_OLDER
+            if is_old:
+                self._notes.append(FOLDER_OLDER.format(folder=config.state_dir))
+                log.warning("the state folder is older than it was", action="start", effect=self._notes[-1])
             composition = compose(
                 config,
                 pools,
                 lock=lock,
-                state_id=_state_id(config.state_dir),
+                state_id=state,
                 incarnation=incarnation,
-                earlier=_earlier_starts(config.state_dir, incarnation),
+                earlier=_earlier_starts(config.state_dir, incarnation, forget=is_old),
+                beats=memory,
                 lifeline=lifeline,
                 notifier=self._notifier,
                 control=control,
                 embedded=self._embedded,
                 database="embedded" if self._embedded is not None else server_of(dsn),
                 sessions_dsn=sessions,
-                notes=lambda: self._store_notes,
+                notes=lambda: self._notes,
                 ask_to_stop=self.stop,
                 end=self._end,
-                end_at_once=_end_at_once,
                 reload_asked=self._reload,
             )
             try:
                 await composition.take_over.run()
                 self._starting.enter("preparing the sessions of devices")
-                self._store_notes = await prepare_sessions(config, composition.node.scheduler, sessions)
+                self._notes += await prepare_sessions(config, composition.node.scheduler, sessions)
             except asyncio.CancelledError:
                 # No worker was started.
                 await composition.node.keeper.give_up()
@@ -181,12 +200,6 @@ class Supervisor:
         self._stop.set()
 
 
-def _end_at_once(error: SharddError) -> None:
-    """End this process now: nothing that it does may touch what another supervisor has."""
-    log.critical("this supervisor ends at once", action="stop", error=str(error))
-    os._exit(error.exit_code)
-
-
 def _make_state_dir(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -194,9 +207,9 @@ def _make_state_dir(folder: Path) -> None:
         raise SharddError(f"state_dir {folder}: {error.strerror}: make it, or name another in the config") from error
 
 
-def _earlier_starts(folder: Path, incarnation: UUID) -> Collection[UUID]:
+def _earlier_starts(folder: Path, incarnation: UUID, *, forget: bool) -> Collection[UUID]:
     try:
-        return record_start(folder, incarnation)
+        return record_start(folder, incarnation, forget=forget)
     except OSError as error:
         raise SharddError(f"{folder / STARTS_FILE}: {error.strerror}") from error
 

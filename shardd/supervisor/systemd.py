@@ -52,6 +52,10 @@ class Notifier:
         if text != self._status:
             self._send(status=text)
 
+    def extend(self, seconds: float) -> None:
+        """The start may take so much longer from now on, whatever systemd's timeout is."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
     def watchdog(self) -> None:
         """The supervision still runs; call it only when the workers were checked."""
         self._send("WATCHDOG=1")

@@ -344,7 +344,7 @@ async def test_a_journal_that_proves_nothing_leaves_doubts_with_the_reason_and_s
     assert await node.stop() == 0
 
 
-@pytest.mark.parametrize("where", ["supervisor.lock", "state.id"])
+@pytest.mark.parametrize("where", ["supervisor.lock", "state.id", "beat"])
 async def test_a_link_in_the_place_of_what_every_start_needs_refuses_it_in_one_line(
     node: Daemon, tmp_path: Path, where: str
 ) -> None:

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from shardd.queue.beats import BeatMemory
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
@@ -74,11 +76,20 @@ def identity(name: str, *, id: str | None = None, place: str | None = "here") ->
     )
 
 
+_memories: WeakKeyDictionary[Database, dict[str, BeatMemory]] = WeakKeyDictionary()
+
+
+def memory_of(database: Database, node: str) -> BeatMemory:
+    """What the state folder of a node remembers, whichever of its supervisors asks."""
+    return _memories.setdefault(database, {}).setdefault(node, BeatMemory())
+
+
 async def take_epoch(
     database: Database, shard: int = 0, node: str = "node-a", ttl: float = 600.0, incarnation: UUID | None = None
 ) -> int:
     """Take a new lease; returns its epoch."""
-    leases = Leases(database, node=identity(node), incarnation=incarnation or uuid4(), ttl=ttl)
+    memory = memory_of(database, node)
+    leases = Leases(database, node=identity(node), incarnation=incarnation or uuid4(), ttl=ttl, memory=memory)
     await leases.register(8, "test")
     epoch = await leases.take(shard)
     assert epoch is not None

@@ -115,8 +115,19 @@ CREATE TABLE shardd.nodes (
     beats       bigint NOT NULL DEFAULT 0, -- how often it was renewed, by all its incarnations
     beat        uuid,                      -- drawn anew for each renewal: who does not know it is a copy of who drew it
     beat_at     timestamptz,
+    earlier_beats uuid[] NOT NULL DEFAULT '{}',  -- the last ones of earlier incarnations: their state folder is not older than that
     address     text                       -- from where it was renewed; NULL: through a socket
 );
+
+-- The database begins a new life when it is made, and each time that a person has said what was sent since the backup that it was restored
+-- from. State folders remember the last life: in a database of that life they must find what they remember of it.
+CREATE TABLE shardd.lives (
+    began_at   timestamptz PRIMARY KEY DEFAULT clock_timestamp(),
+    how        text NOT NULL,
+    doubt      text,                       -- why this database seems to be older than a state folder; nothing is claimed until a new life
+    doubted_at timestamptz
+);
+INSERT INTO shardd.lives (how) VALUES ('made');
 
 -- One row for each time that a node took a shard. An epoch is never reused.
 CREATE TABLE shardd.epochs (

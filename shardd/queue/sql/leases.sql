@@ -4,8 +4,8 @@
 
 -- name: register_node
 -- Records the start of a supervisor on a state folder (`id`), unless another one may be running on a copy of it: an earlier incarnation is
--- dead if it held the very lock that this one holds (`place`), or was silent for `ttl` seconds and has no lease. Returns the beats; no row:
--- refused.
+-- dead if it held the very lock that this one holds (`place`) and its last beat is in the folder (`former`), or was silent for `ttl` seconds
+-- and has no lease. Returns the beats; no row: refused.
 INSERT INTO shardd.nodes AS n
     (id, name, incarnation, shards, version, pid, host, state_dir, place, ttl, margin, beats, beat, beat_at, address)
 VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(host)s, %(state_dir)s, %(place)s, %(ttl)s, %(margin)s, 1, %(next)s,
@@ -14,22 +14,25 @@ ON CONFLICT (id) DO UPDATE SET
     name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
     host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
     away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL, ttl = EXCLUDED.ttl, margin = EXCLUDED.margin,
+    earlier_beats = (n.earlier_beats || n.beat)[greatest(1, cardinality(n.earlier_beats) - 14):],
     beats = n.beats + 1, beat = EXCLUDED.beat, beat_at = EXCLUDED.beat_at, address = EXCLUDED.address
- WHERE n.incarnation = EXCLUDED.incarnation OR n.place = EXCLUDED.place
+ WHERE n.incarnation = EXCLUDED.incarnation OR (n.place = EXCLUDED.place AND n.beat = ANY (%(former)s::uuid[]))
     OR (n.seen_at <= now() - make_interval(secs => %(ttl)s)
         AND NOT EXISTS (SELECT FROM shardd.leases l WHERE l.node_id = n.id AND l.expires_at > now()))
-RETURNING beats, extract(epoch FROM beat_at)::float8 AS at;
+RETURNING beats, extract(epoch FROM beat_at)::float8 AS at,
+          (SELECT extract(epoch FROM max(began_at))::float8 FROM shardd.lives) AS life;
 
 -- name: last_beat
 -- What is known of a node, alive or not.
-SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, beats, beat, extract(epoch FROM beat_at)::float8 AS at
+SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, beats, beat, earlier_beats,
+       extract(epoch FROM beat_at)::float8 AS at
   FROM shardd.nodes WHERE id = %(id)s;
 
 -- name: all_nodes
 -- Every node that is not forgotten yet, and what it does, since when: it is alive if it was seen within its own lease's time (it is `silent`
 -- otherwise, or has `stopped`), and takes shards if it is `serving`. `rival_age` in seconds.
 SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, summary, state,
-       CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
+       beat, CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
        AS since, nullif(seen_at, '-infinity') AS seen_at, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM (SELECT *, CASE WHEN seen_at = '-infinity' THEN 'stopped'
                        WHEN seen_at <= now() - make_interval(secs => ttl) THEN 'silent'
@@ -55,7 +58,7 @@ UPDATE shardd.nodes SET rival = %(rival)s || coalesce(' at ' || host(inet_client
 -- name: renew_leases
 -- Records that this incarnation is alive, and whether it is away or `leaving` (see release_leases), and renews the leases under its epochs. An
 -- expired lease is not renewed: another node may be taking it over. Returns the epochs that are still valid, and the node's beats; NULL, and
--- nothing is changed, if this supervisor is not the node's present one. An epoch identifies a lease only together with its node: a fail-over
+-- nothing is changed, if this supervisor is not the node's present one; and the life of the database (see last_life). An epoch identifies a lease only together with its node: a fail-over
 -- that loses commits can hand out a number again.
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), beats = beats + (beat IS DISTINCT FROM %(next)s)::integer, beat = %(next)s, beat_at = now(),
@@ -68,13 +71,33 @@ WITH seen AS (
      WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s AND expires_at > now() AND EXISTS (SELECT FROM seen)
     RETURNING epoch
 )
-SELECT array(SELECT epoch FROM renewed) AS epochs, seen.beats, seen.at FROM (SELECT) AS always LEFT JOIN seen ON true;
+SELECT array(SELECT epoch FROM renewed) AS epochs, seen.beats, seen.at, extract(epoch FROM life.began_at)::float8 AS life, life.doubt
+  FROM (SELECT) AS always LEFT JOIN seen ON true
+  LEFT JOIN (SELECT began_at, doubt FROM shardd.lives ORDER BY began_at DESC LIMIT 1) AS life ON true;
+
+-- name: go_on_with
+-- Accepts that the database has lost the last beats of this supervisor: `known` is what it has instead, unless it has changed meanwhile.
+UPDATE shardd.nodes SET beat = %(beat)s, beats = greatest(beats, %(beats)s)
+ WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IS NOT DISTINCT FROM %(known)s;
+
+-- name: last_life
+-- The present life of the database: when it began, and what is doubted about it; and the time.
+SELECT extract(epoch FROM began_at)::float8 AS began, doubt, extract(epoch FROM now())::float8 AS now FROM shardd.lives ORDER BY began_at DESC LIMIT 1;
+
+-- name: doubt_life
+-- Records why nothing may be claimed until a new life of the database begins.
+UPDATE shardd.lives SET doubt = %(doubt)s, doubted_at = now()
+ WHERE began_at = (SELECT max(began_at) FROM shardd.lives) AND doubt IS NULL;
+
+-- name: begin_life
+-- A person has said what may have been done that this database does not know.
+INSERT INTO shardd.lives (how) VALUES (%(how)s);
 
 -- name: release_earlier_leases
 -- Ends the leases of earlier incarnations that are dead for certain: of this node, and of one that had this state folder's lock under
--- another id, which is recorded as dead.
+-- another id and whose last beat is in the folder, which is recorded as dead.
 WITH dead AS (
-    UPDATE shardd.nodes SET seen_at = '-infinity' WHERE place = %(place)s AND id <> %(id)s RETURNING id
+    UPDATE shardd.nodes SET seen_at = '-infinity' WHERE place = %(place)s AND id <> %(id)s AND beat = ANY (%(former)s::uuid[]) RETURNING id
 )
 DELETE FROM shardd.leases l USING shardd.epochs e
  WHERE e.epoch = l.epoch AND e.incarnation <> %(incarnation)s

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Final
@@ -24,8 +25,11 @@ from shardd import __version__
 from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
+from shardd.queue.beats import BeatMemory, WentBack
 from shardd.queue.database import Database
-from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, describe
+from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
+from shardd.queue.lives import Lives, Past, compare, what_is_lost
+from shardd.supervisor.cluster.past import doubt_of
 from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
 from shardd.supervisor.cluster.sharing import share
@@ -40,7 +44,8 @@ RIVAL_SHOWN: Final = 300.0
 """Seconds for which the status shows that another supervisor was refused; systemd starts it again every few seconds."""
 FREE_AGAIN: Final = 5.0
 """Seconds until the next look at a shard that nobody took."""
-
+LOSS_SHOWN: Final = 3600.0
+"""Seconds for which the status shows what a fail-over lost."""
 COPIED: Final = (
     "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
     "incarnations and journal/ in the copy, and give it a `node` of its own"
@@ -67,13 +72,16 @@ class LeaseKeeper:
         shards: int,
         ttl: float,
         margin: float,
+        memory: BeatMemory | None = None,
     ) -> None:
+        """`memory`: of earlier renewals."""
         self.incarnation = incarnation
         self._node = node
         self._shards = shards
         self._ttl = ttl
         self._margin = margin
-        self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl)
+        self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl, memory=memory)
+        self._lives = Lives(database)
         self._epochs: dict[int, int] = {}
         self.deadlines = Deadlines(0.0, 0.0)
         """Until when what it holds is good; on `shardd.clock`."""
@@ -90,6 +98,11 @@ class LeaseKeeper:
         """The supervisor that is this node now; None: there is none."""
         self.cloned = False
         """That is a copy of this process: it has the same leases, claims, and jobs in flight."""
+        self.doubt: str | None = None
+        """Why the database seems to be older than a state folder; None: it does not. This supervisor ends, and claims nothing."""
+        self._lost_at = time.time()
+        self.on_lost_commits: Callable[[WentBack], None] = lambda _: None
+        """Called when a fail-over turns out to have lost a little, before anything is claimed again."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
         self.on_leaving: Callable[[], None] = lambda: None
@@ -127,7 +140,7 @@ class LeaseKeeper:
 
     def good(self) -> bool:
         """Whether this node certainly holds its leases at this moment."""
-        return bool(self._epochs) and self.known()
+        return bool(self._epochs) and self.known() and self.doubt is None
 
     def known(self) -> bool:
         """Whether the last successful renewal is recent enough to know what this node holds, even if that is nothing."""
@@ -167,7 +180,8 @@ class LeaseKeeper:
     def _conflicts(self, other: Node) -> bool:
         """Whether a live node may be another supervisor of this node, or has its name; what had our lock before is dead."""
         same = other.id == self._node.id or other.name == self._node.name
-        return same and (self._node.place is None or other.place != self._node.place)
+        dead = self._node.place is not None and other.place == self._node.place and other.beat in self._leases.former
+        return same and not dead
 
     def _check_shards(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -210,7 +224,7 @@ class LeaseKeeper:
         self._free_at = boot_now() + (0.0 if lost else min(others.values(), default=float("inf")))
         nodes = await self._leases.nodes()
         self._nodes = [node for node in nodes if node.alive]
-        if self._leaving:
+        if self._leaving or self.doubt is not None:
             self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
             return lost
         wanted = set() if away else self._wanted(held)
@@ -265,10 +279,11 @@ class LeaseKeeper:
     async def _renew(self) -> set[int]:
         """Renew what is held; returns the shards that were lost."""
         began = boot_now()
-        current, good = await self._leases.renew(list(self._epochs.values()), away=self._away, leaving=self._leaving)
-        if not current:
-            await self._displaced(await self._leases.last_beat())
-        lost = {shard for shard, epoch in self._epochs.items() if epoch not in good}
+        renewed = await self._ask_to_renew()
+        if not renewed.current and await self._goes_on():
+            renewed = await self._ask_to_renew()
+        self.doubt = self.doubt or renewed.doubt
+        lost = {shard for shard, epoch in self._epochs.items() if epoch not in renewed.epochs}
         for shard in lost:
             del self._epochs[shard]
         if lost:
@@ -278,6 +293,27 @@ class LeaseKeeper:
         self.deadlines = Deadlines(soft=end - self._margin, hard=end - self._margin / 2)
         self.on_renewed(self.epochs)
         return lost
+
+    async def _ask_to_renew(self) -> Renewed:
+        return await self._leases.renew(list(self._epochs.values()), away=self._away, leaving=self._leaving)
+
+    async def _goes_on(self) -> bool:
+        """The database does not know the last beat of this supervisor: whether it goes on all the same."""
+        memory, known = self._leases.memory, await self._lives.last_beat(self._node.id)
+        if compare(memory, known, await self._lives.last()) is not Past.DATABASE_OLDER:
+            await self._displaced(known)
+            return False
+        lost = what_is_lost(memory, known, self._lives.server)
+        if lost.is_small and known is not None and known.incarnation == self.incarnation:
+            log.warning("a fail-over lost commits", action="lease", beats=lost.lost_beats, seconds=lost.seconds)
+            memory.lost, self._lost_at = lost, time.time()
+            self.on_lost_commits(lost)
+            await self._leases.go_on_with(known)
+            return True
+        self.doubt = doubt_of(self._me, lost)
+        if not lost.is_small:
+            await self._lives.doubt(self.doubt)
+        return False
 
     async def _displaced(self, other: LastBeat | None) -> None:
         self.displaced_by = "another supervisor" if other is None else other.where
@@ -302,6 +338,15 @@ class LeaseKeeper:
         if self.displaced_by is not None:
             return set()
         return set(share(self._shards, self._nodes, held).planned_for(self._node.id))
+
+    def notes(self) -> list[str]:
+        """What a fail-over lost that was noticed within the last hour."""
+        lost = self._leases.memory.lost
+        if lost is None or time.time() > self._lost_at + LOSS_SHOWN:
+            return []
+        at = time.strftime("%H:%M:%S", time.localtime(self._lost_at))
+        note = f"a fail-over of the database lost what it had acknowledged, {lost.how_much}, as was noticed at {at}"
+        return [f"{note}: what nodes sent in that time is settled again; what was inserted in that time is gone"]
 
     def problems(self) -> Iterator[Problem]:
         """Other supervisors that would be this node, and nodes of the same name."""

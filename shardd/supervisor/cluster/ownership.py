@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from shardd.errors import AlreadyRunningError, SharddError
+from shardd.errors import AlreadyRunningError, DatabaseError, SharddError
 from shardd.logs import get_logger
 from shardd.supervisor.cluster.leases import LeaseKeeper
+from shardd.supervisor.cluster.past import explain
 from shardd.supervisor.services import Service
 from shardd.supervisor.workers.pool import WorkerPool
 
@@ -29,13 +31,12 @@ class Ownership(Service):
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
         end: Callable[[SharddError], None],
-        end_at_once: Callable[[SharddError], None],
         hindered_for: Callable[[], float],
         away_after: float,
     ) -> None:
         """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
 
-        `end`: ends the supervisor, because another one is this node now. `end_at_once`: without settling anything.
+        `end`: ends the supervisor, because another one is this node now.
 
         `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
         own to other nodes after `away_after` seconds.
@@ -46,7 +47,6 @@ class Ownership(Service):
         self._read_devices = read_devices
         self._renewed = renewed
         self._end = end
-        self._end_at_once = end_at_once
         self._hindered_for = hindered_for
         self._away_after = away_after
 
@@ -61,6 +61,8 @@ class Ownership(Service):
     async def take(self) -> None:
         """Take the shards for the first time; no worker runs yet. Raises DatabaseError."""
         await self._keeper.run_cycle(self._workers.give_back)
+        if self._keeper.doubt is not None:
+            raise DatabaseError(explain(self._keeper.doubt))
 
     async def renew(self) -> None:
         """Renew once, and pass on what changed. Raises DatabaseError."""
@@ -74,9 +76,14 @@ class Ownership(Service):
             error = AlreadyRunningError(self._keeper.displacement())
             if self._keeper.cloned:
                 # Whatever it settled would also settle what the other one has in flight.
-                self._end_at_once(error)
+                log.critical("this supervisor ends at once", action="stop", error=str(error))
+                os._exit(error.exit_code)
             # What it has in flight is settled at the end, and resolves doubts that the other one had about it.
             self._end(error)
+            return
+        if self._keeper.doubt is not None:
+            # The next start waits for the answer of a person. What is in flight may end.
+            self._end(DatabaseError(explain(self._keeper.doubt)))
             return
         epochs = self._keeper.serving
         kept = {

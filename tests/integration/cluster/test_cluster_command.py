@@ -14,7 +14,7 @@ from shardd.supervisor.cluster.renewal import Renewal
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.services import Step
 from tests.support.command import Command
-from tests.support.queue_rows import connect, identity
+from tests.support.queue_rows import connect, identity, memory_of
 
 TTL = 600.0
 
@@ -23,8 +23,9 @@ class Running:
     """A node that would look again only after an hour, unless it hears of a reason."""
 
     def __init__(self, database: Database, name: str, *, id: str | None = None) -> None:  # noqa: A002  # a field's name
+        memory = memory_of(database, id or name)
         self.keeper = LeaseKeeper(
-            database, node=identity(name, id=id), incarnation=uuid4(), shards=8, ttl=TTL, margin=5.0
+            database, node=identity(name, id=id), incarnation=uuid4(), shards=8, ttl=TTL, margin=5.0, memory=memory
         )
         self.changed = asyncio.Event()
         self.drained = asyncio.Event()

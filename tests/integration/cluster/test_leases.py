@@ -15,14 +15,14 @@ import pytest
 from shardd.clock import boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.queue.database import Database
-from shardd.queue.leases import Leases
+from shardd.queue.leases import Leases, Renewed
 from shardd.supervisor.cluster import leases as leases_module
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.plan import plan
 from shardd.supervisor.cluster.renewal import Renewal
 from shardd.supervisor.notifications import NotificationListener
 from shardd.supervisor.services import Step
-from tests.support.queue_rows import connect, identity
+from tests.support.queue_rows import connect, identity, memory_of
 
 TTL = 600.0
 
@@ -42,7 +42,7 @@ def holders(dsn: str) -> dict[int, str]:
 
 
 async def incarnation(database: Database, node: str, ttl: float = TTL) -> Leases:
-    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=ttl)
+    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=ttl, memory=memory_of(database, node))
     await leases.register(8, "test")
     return leases
 
@@ -57,7 +57,7 @@ async def test_a_shard_has_one_owner(dsn: str, database: Database) -> None:
     assert await b.take(3) is None
     assert await b.take(4) is not None
     assert holders(dsn) == {3: "a", 4: "b"}
-    assert await a.renew([epoch]) == (True, {epoch})
+    assert await a.renew([epoch]) == Renewed(True, {epoch})
 
 
 async def test_a_shard_that_was_given_back_can_be_taken(database: Database) -> None:
@@ -65,7 +65,7 @@ async def test_a_shard_that_was_given_back_can_be_taken(database: Database) -> N
     epoch = await a.take(3)
     assert epoch is not None
     await a.release([epoch], [])
-    assert await a.renew([epoch]) == (True, set())
+    assert await a.renew([epoch]) == Renewed(True, set())
     assert await b.take(3) is not None
 
 
@@ -74,11 +74,11 @@ async def test_a_lease_that_ran_out_can_be_taken_and_not_renewed(dsn: str, datab
     old = await a.take(3)
     assert old is not None
     expire(dsn)
-    assert await a.renew([old]) == (True, set())
+    assert await a.renew([old]) == Renewed(True, set())
     new = await b.take(3)
     assert new is not None
     assert new > old
-    assert await a.renew([old]) == (True, set())
+    assert await a.renew([old]) == Renewed(True, set())
     # To give back what is no longer one's own takes nothing away from the new owner.
     await a.release([old], [])
     assert holders(dsn) == {3: "b"}
@@ -98,7 +98,7 @@ async def test_a_renewal_counts_from_now(dsn: str, database: Database) -> None:
     assert epoch is not None
     with connect(dsn) as connection:
         connection.execute("UPDATE shardd.leases SET expires_at = now() + interval '1 second'")
-        assert await a.renew([epoch]) == (True, {epoch})
+        assert await a.renew([epoch]) == Renewed(True, {epoch})
         row = connection.execute("SELECT expires_at > now() + interval '500 seconds' FROM shardd.leases").fetchone()
     assert row == (True,)
 
@@ -108,10 +108,10 @@ async def test_an_epoch_that_another_node_has_too_is_neither_renewed_nor_release
     a, b = await incarnation(database, "a"), await incarnation(database, "b")
     epoch = await b.take(3)
     assert epoch is not None
-    assert await a.renew([epoch]) == (True, set())
+    assert await a.renew([epoch]) == Renewed(True, set())
     await a.release([epoch], [])
     assert holders(dsn) == {3: "b"}
-    assert await b.renew([epoch]) == (True, {epoch})
+    assert await b.renew([epoch]) == Renewed(True, {epoch})
 
 
 async def test_a_new_incarnation_takes_over_its_nodes_shards_at_once(dsn: str, database: Database) -> None:
@@ -122,8 +122,8 @@ async def test_a_new_incarnation_takes_over_its_nodes_shards_at_once(dsn: str, d
     after = await new.take(3)
     assert after is not None
     assert after > before
-    assert await old.renew([before]) == (False, set())
-    assert await new.renew([after]) == (True, {after})
+    assert await old.renew([before]) == Renewed(False, set())
+    assert await new.renew([after]) == Renewed(True, {after})
 
 
 async def test_an_earlier_incarnation_neither_renews_nor_takes(dsn: str, database: Database) -> None:
@@ -133,10 +133,10 @@ async def test_an_earlier_incarnation_neither_renews_nor_takes(dsn: str, databas
     new = await incarnation(database, "a")
     taken = await new.take(4)
     assert taken is not None
-    assert await old.renew([kept]) == (False, set())
+    assert await old.renew([kept]) == Renewed(False, set())
     for shard in (3, 4, 5):
         assert await old.take(shard) is None
-    assert await new.renew([taken]) == (True, {taken})
+    assert await new.renew([taken]) == Renewed(True, {taken})
 
 
 async def test_epochs_are_never_used_twice(dsn: str, database: Database) -> None:
@@ -209,15 +209,22 @@ async def test_another_place_takes_a_node_over_only_when_it_is_silent_and_has_no
         assert not await register_elsewhere("there"), "it was seen just now"
         connection.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour'")
     assert await register_elsewhere("there")
-    assert await here.renew([]) == (False, set())
+    assert await here.renew([]) == Renewed(False, set())
 
 
 async def test_who_holds_the_lock_of_a_folder_ends_what_had_it_under_another_id(dsn: str, database: Database) -> None:
-    old = Leases(database, node=identity("a", id="old", place="lock"), incarnation=uuid4(), ttl=TTL)
+    memory = memory_of(database, "old")
+    old = Leases(database, node=identity("a", id="old", place="lock"), incarnation=uuid4(), ttl=TTL, memory=memory)
     place = identity("a", id="old", place="lock").place
     await old.register(8, "test")
     assert await old.take(3) is not None
-    new = Leases(database, node=replace(identity("a", id="new"), place=place), incarnation=uuid4(), ttl=TTL)
+    new = Leases(
+        database,
+        node=replace(identity("a", id="new"), place=place),
+        incarnation=uuid4(),
+        ttl=TTL,
+        memory=copy.copy(memory),
+    )
     assert await new.register(8, "test")
     await new.release_earlier()
     assert holders(dsn) == {}
@@ -242,7 +249,10 @@ def drained() -> Drained:
 
 
 def keeper(database: Database, node: str, *, shards: int = 8, ttl: float = TTL, margin: float = 5.0) -> LeaseKeeper:
-    return LeaseKeeper(database, node=identity(node), incarnation=uuid4(), shards=shards, ttl=ttl, margin=margin)
+    memory = memory_of(database, node)
+    return LeaseKeeper(
+        database, node=identity(node), incarnation=uuid4(), shards=shards, ttl=ttl, margin=margin, memory=memory
+    )
 
 
 async def cycle(node: LeaseKeeper, drained: Drained) -> set[int]:
@@ -661,6 +671,24 @@ async def test_of_two_machines_resumed_from_one_snapshot_one_goes_on_and_both_ar
     with connect(dsn) as connection:
         query = "SELECT count(*) FROM shardd.epochs WHERE drained_at IS NOT NULL"
         assert connection.execute(query).fetchone() == (0,)
+
+
+async def test_the_lock_of_a_folder_proves_only_with_its_last_beat_that_the_one_before_is_dead(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    """On a machine that was resumed from a snapshot, it is the lock that the other machine has, too."""
+    one = keeper(database, "a")
+    await one.register()
+    snapshot = copy.copy(memory_of(database, "a"))
+    await cycle(one, drained)
+    two = Leases(database, node=identity("a"), incarnation=uuid4(), ttl=TTL, memory=snapshot)
+    assert not await two.register(8, "test")
+    renamed = Leases(
+        database, node=replace(identity("a"), id="b"), incarnation=uuid4(), ttl=TTL, memory=copy.copy(snapshot)
+    )
+    assert await renamed.register(8, "test")
+    await renamed.release_earlier()
+    assert holders(dsn) == dict.fromkeys(range(8), "a")
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -20,7 +20,7 @@ from shardd.supervisor.dispatch.in_flight import PoisonJobs
 from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.recovery import Recovery
 from shardd.supervisor.takeover import TakeOver
-from tests.support.queue_rows import connect, identity, take_epoch
+from tests.support.queue_rows import connect, identity, memory_of, take_epoch
 
 STATE = "0" * 32
 
@@ -41,7 +41,10 @@ async def test_while_a_worker_of_the_earlier_run_lives_its_leases_stay(
     await take_epoch(database, incarnation=earlier)
     before = leases(dsn)
     journal = Journal.open(journal_path(tmp_path, 0), state=STATE, shard=0, fsync=False)
-    keeper = LeaseKeeper(database, node=identity("node-a"), incarnation=now, shards=8, ttl=600.0, margin=5.0)
+    memory = memory_of(database, "node-a")
+    keeper = LeaseKeeper(
+        database, node=identity("node-a"), incarnation=now, shards=8, ttl=600.0, margin=5.0, memory=memory
+    )
     orphans = Recovery(
         tmp_path, STATE, Jobs(database), incarnation=now, earlier=[earlier], shards=8,
         backoff=lambda: JobBackoff(first=5, cap=600), grace=60.0, zone_of=lambda _: UTC, poison=PoisonJobs(),

@@ -36,6 +36,7 @@ from tests.support.queue_rows import (
     finish,
     identity,
     insert_jobs,
+    memory_of,
     row_of,
     states,
     take_epoch,
@@ -79,7 +80,8 @@ async def epoch(dsn: str, database: Database) -> int:
 
 async def start_again(database: Database, node: str = "node-a") -> None:
     """The node's next supervisor has registered."""
-    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=600.0)
+    memory = memory_of(database, node)
+    leases = Leases(database, node=identity(node), incarnation=uuid4(), ttl=600.0, memory=memory)
     await leases.register(8, __version__)
     await leases.release_earlier()
 
@@ -327,7 +329,8 @@ async def test_a_damaged_journal_casts_doubt_on_its_own_shard_only(
 
 async def take_epoch_of_same_run(database: Database) -> int:
     """The lease of shard 1 of the incarnation that has this epoch."""
-    leases = Leases(database, node=identity("node-a"), incarnation=EARLIER, ttl=600.0)
+    memory = memory_of(database, "node-a")
+    leases = Leases(database, node=identity("node-a"), incarnation=EARLIER, ttl=600.0, memory=memory)
     await leases.register(8, __version__)
     taken = await leases.take(1)
     assert taken is not None

@@ -26,7 +26,7 @@ from shardd.supervisor.outbox.window import REFUSALS
 from shardd.supervisor.services import Steps
 from shardd.supervisor.status import WebhookStatus
 from shardd.tasks import end_tasks
-from tests.support.queue_rows import add_devices, connect, identity
+from tests.support.queue_rows import add_devices, connect, identity, memory_of
 from tests.support.webhook_receiver import HANG, PATIENCE, RESET, SECRET, Answer, Posted, Receiver
 
 OTHER_SECRET = f"whsec_{base64.b64encode(b'another key of 32 bytes, for now').decode()}"
@@ -43,7 +43,10 @@ class Node:
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, **configs: WebhookConfig) -> None:
-        leases = Leases(self.database, node=identity(self.name), incarnation=self.incarnation, ttl=self.ttl)
+        memory = memory_of(self.database, self.name)
+        leases = Leases(
+            self.database, node=identity(self.name), incarnation=self.incarnation, ttl=self.ttl, memory=memory
+        )
         await leases.register(8, "test")
         self.webhooks.configure(configs)
         self.task = asyncio.create_task(self.webhooks.run())

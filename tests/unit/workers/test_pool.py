@@ -179,8 +179,8 @@ async def watched(pool: WorkerPool, deadlines: Deadlines) -> AsyncIterator[Lease
     keeper.deadlines = deadlines
     unused: Any = None
     ownership = Ownership(
-        keeper, pool, read_devices=unused, renewed=unused, end=unused, end_at_once=unused, hindered_for=unused, away_after=1.0
-    )  # fmt: skip
+        keeper, pool, read_devices=unused, renewed=unused, end=unused, hindered_for=unused, away_after=1.0
+    )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(ownership.serve())
         yield keeper

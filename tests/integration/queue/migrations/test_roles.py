@@ -46,7 +46,7 @@ def test_a_producer_inserts_and_reads_what_became_of_it(producer: Connection) ->
 COLUMNS = ["device_id", "recipient", "body", "media", "dedupe_key", "claimed_epoch", "attempt"]
 OURS = ["id", "scheduled", "due_at", "attempt", "failures", "claimed_epoch", "claimed_at", "error", "created_at", "ord"]
 TABLES = [
-    "devices", "device_days", "nodes", "epochs", "leases", "archive", "archive_other", "dedupe_keys", "migrations",
+    "devices", "device_days", "nodes", "lives", "epochs", "leases", "archive", "archive_other", "dedupe_keys", "migrations",
 ]  # fmt: skip
 
 
