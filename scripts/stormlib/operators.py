@@ -18,6 +18,8 @@ from stormlib.session import Session
 
 MOST = 5
 """Jobs of one command: so many it names that it left alone."""
+DECIDED = 0.7
+"""The share of doubts that are decided."""
 PAUSED_FOR = (0.5, 3.0)
 """Seconds."""
 WAITING = (
@@ -93,8 +95,9 @@ class Operator:
         try:
             while not stop.is_set():
                 await asyncio.sleep(self._chance.uniform(0, 2 * self._every))
-                act = self._chance.choice((self._pause_device, self._pause_campaign, self._decide))
-                await act()
+                pause = self._chance.choice((self._pause_device, self._pause_campaign))
+                if not await self._decide():
+                    await pause()
         finally:
             await self._session.close()
 
@@ -123,12 +126,14 @@ class Operator:
         if again:
             await self._handle("retry", {job: jobs[job] for job in cancelled}, "queued", "retry", "--state=cancelled")
 
-    async def _decide(self) -> None:
-        """Decide one job in doubt, and retry it if it was not sent."""
+    async def _decide(self) -> bool:
+        """Decide a job in doubt, unless it is to stay so, and retry it if it was not sent. Returns whether there was one."""
         found = await self._session.execute(DOUBTS, list(self._devices), list(self._looked_at))
-        again = self._chance.random() < 0.5
+        decides, again = self._chance.random() < DECIDED, self._chance.random() < 0.5
         for job, attempt, reference, in_group in found:
             self._looked_at.add(job)
+            if not decides:
+                continue
             if reference in self._delivered():
                 await self._handle("decide", {job: attempt}, "sent", "resolve", "--sent")
             elif await self._handle("decide", {job: attempt}, "failed", "resolve", "--not-sent") and (
