@@ -41,7 +41,8 @@ class Link:
             self._listener = None
         for writer in self._writers:
             # Without this the kernel would end the connection in peace.
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # it has ended already
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
     def hang(self) -> None:

@@ -65,3 +65,16 @@ async def test_a_cut_resets_connections_and_refuses_new_ones_until_it_is_repaire
     writer.write_eof()
     assert await reader.read() == b"two"
     writer.close()
+
+
+async def test_what_hangs_and_is_cut_can_be_closed(link: Link) -> None:
+    """A storm that was stopped in the middle left its servers running: its links could not be closed."""
+    reader, writer = await connect(link)
+    writer.write(b"one")
+    assert await reader.readexactly(3) == b"one"
+    link.hang()
+    await link.cut()
+    with pytest.raises(ConnectionResetError):
+        await reader.readexactly(1)
+    await link.close()
+    writer.close()
