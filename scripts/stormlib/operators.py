@@ -96,7 +96,7 @@ class Operator:
             while not stop.is_set():
                 await asyncio.sleep(self._chance.uniform(0, 2 * self._every))
                 pause = self._chance.choice((self._pause_device, self._pause_campaign))
-                if not await self._decide():
+                if not await self.decide():
                     await pause()
         finally:
             await self._session.close()
@@ -126,7 +126,7 @@ class Operator:
         if again:
             await self._handle("retry", {job: jobs[job] for job in cancelled}, "queued", "retry", "--state=cancelled")
 
-    async def _decide(self) -> bool:
+    async def decide(self) -> bool:
         """Decide a job in doubt, unless it is to stay so, and retry it if it was not sent. Returns whether there was one."""
         found = await self._session.execute(DOUBTS, list(self._devices), list(self._looked_at))
         decides, again = self._chance.random() < DECIDED, self._chance.random() < 0.5
@@ -136,10 +136,11 @@ class Operator:
                 continue
             if reference in self._delivered():
                 await self._handle("decide", {job: attempt}, "sent", "resolve", "--sent")
-            elif await self._handle("decide", {job: attempt}, "failed", "resolve", "--not-sent") and (
-                again or in_group
-            ):
+                continue
+            failed = await self._handle("decide", {job: attempt}, "failed", "resolve", "--not-sent")
+            if failed and (again or in_group):
                 await self._handle("retry", {job: attempt}, "queued", "retry", "--state=failed")
+        return decides and bool(found)
 
     async def _handle(self, what: str, jobs: dict[int, int], state: str, *words: str) -> list[int]:
         """Run a command for these jobs (with their attempts); returns those that are as requested."""

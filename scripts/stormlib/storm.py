@@ -107,7 +107,8 @@ class _Storm:
         producers = self._producers()
         calm = asyncio.Event()
         operator = self._operator()
-        acting = [asyncio.create_task(one.run(calm)) for one in (*producers, operator)]
+        acting = [asyncio.create_task(producer.run(calm)) for producer in producers]
+        acting.append(asyncio.create_task(operator.run(calm)))
         watching = asyncio.create_task(self._watch_leases())
         tracks_made = {name: kinds for name, kinds in TRACKS.items() if name != "WhatsApp" or place.phones is not None}
         plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, tracks_made)
