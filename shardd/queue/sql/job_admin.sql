@@ -151,7 +151,13 @@ RETURNING id;
 -- due that may be sent. Jobs that wait for an operator, a limit, quiet hours, a gap or a backoff do not count, and others count from the end
 -- of that: they are no reason for an alarm about the queue. Arrays, one element per device whose pace or backoff matters: device_ids, and
 -- opens (in how many seconds it may send again; negative: since when it may). All jobs of a lane wait for the same, so lanes are joined, not
--- jobs.
+-- jobs; devices are joined with the arrays once, not for each lane.
+WITH d AS MATERIALIZED (
+    SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND coalesce(o.seconds <= 0, true) AS open,
+           greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at
+      FROM shardd.devices d
+      LEFT JOIN unnest(%(device_ids)s::text[], %(opens)s::double precision[]) AS o(id, seconds) ON o.id = d.id
+)
 SELECT coalesce(sum(j.queued), 0)::bigint AS queued, coalesce(sum(j.scheduled), 0)::bigint AS scheduled,
        coalesce(sum(j.sending), 0)::bigint AS sending,
        coalesce(sum(j.queued + j.scheduled + j.sending) FILTER (WHERE c.state = 'paused'), 0)::bigint AS paused_jobs,
@@ -168,12 +174,7 @@ SELECT coalesce(sum(j.queued), 0)::bigint AS queued, coalesce(sum(j.scheduled), 
        WHERE id > %(after)s AND id <= %(upto)s
        GROUP BY device_id, lane, campaign
   ) j
-  LEFT JOIN (
-      SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND coalesce(o.seconds <= 0, true) AS open,
-             greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at
-        FROM shardd.devices d
-        LEFT JOIN unnest(%(device_ids)s::text[], %(opens)s::double precision[]) AS o(id, seconds) ON o.id = d.id
-  ) d ON d.id = j.device_id
+  LEFT JOIN d ON d.id = j.device_id
   LEFT JOIN shardd.lane_waits w ON w.device_id = j.device_id AND w.lane = j.lane
   LEFT JOIN shardd.campaigns c ON c.id = j.campaign;
 

@@ -226,6 +226,14 @@ def test_a_page_reads_only_its_range_of_ids(queue: psycopg.Connection[Any], name
     assert re.findall(r"id (\S+) ", scan["Index Cond"]) == [">", "<="]
 
 
+def test_the_count_of_the_queue_reads_its_arrays_once(queue: psycopg.Connection[Any]) -> None:
+    plan = plan_of(queue, "queue_depth", {**PAGED["queue_depth"], "after": 0, "upto": 100})
+    (devices,) = (node for node in nodes(plan) if node.get("Subplan Name") == "CTE d")
+    arrays = [node for node in nodes(plan) if node["Node Type"] == "Function Scan"]
+    assert arrays
+    assert arrays == [node for node in nodes(devices) if node["Node Type"] == "Function Scan"]
+
+
 def test_the_newest_id_is_read_from_the_end_of_its_index(queue: psycopg.Connection[Any]) -> None:
     scans = [node for node in nodes(plan_of(queue, "newest_id", {})) if "Relation Name" in node]
     assert [(node["Node Type"], node["Index Name"], node["Scan Direction"]) for node in scans] == [
