@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import click
 from rich.console import Console
 
-from benchlib import bound_inserts, failover_bench, finished_rows, queue_bench, visits_bench, whatsapp_bench
+from benchlib import bound_inserts, failover_bench, finished_rows, queue_bench, scan_bench, visits_bench, whatsapp_bench
 from benchlib import soak as soak_bench
 
 
@@ -60,6 +60,26 @@ def producers(quick: bool, json_path: str | None) -> None:
     Starts its own durable PostgreSQL in a temporary folder. Takes about two minutes on two cores.
     """
     _report(_run(bound_inserts.run(quick=quick, say=_say)), json_path)
+
+
+@cli.command()
+@click.option(
+    "--jobs",
+    type=click.IntRange(100_000, 100_000_000),
+    default=300_000,
+    show_default=True,
+    help="Live jobs in all lanes.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Measurements of each cost.")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def scan(jobs: int, rounds: int, json_path: str | None) -> None:
+    """Looking for work: the cost with 1,000 to 100,000 lanes, and with many live jobs.
+
+    Starts its own durable PostgreSQL in a temporary folder, which takes 2 GB for each million of --jobs. Takes some minutes.
+    """
+    _report(_run(scan_bench.run(jobs=jobs, rounds=rounds, say=_say)), json_path)
 
 
 @cli.command()

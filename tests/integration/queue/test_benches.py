@@ -24,3 +24,15 @@ def test_finished_jobs_are_kept_in_three_ways(way: str, cluster: Cluster, monkey
         assert bed.measure().keys() == finished_rows.MEASURED.keys()
     finally:
         cluster.drop_database(name)
+
+
+async def test_a_queue_is_filled_and_scanned(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(shardd.__file__).parent.parent / "scripts"))
+    scan_bench = import_module("benchlib.scan_bench")
+    name = cluster.create_database("migrated")
+    try:
+        scan_bench.fill(SimpleNamespace(connect=cluster.superuser), cluster.dsn(name), 100, 500)
+        async with scan_bench.Bed(cluster.dsn(name)) as bed:
+            assert (await bed.measure(100)).keys() == scan_bench.MEASURED.keys()
+    finally:
+        cluster.drop_database(name)
