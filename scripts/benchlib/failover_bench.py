@@ -145,17 +145,23 @@ async def _shared(*hosts: Daemon, spares: int | None) -> None:
         )
 
 
-async def _kill(host: Daemon) -> None:
-    """As when a machine dies: nothing of it finishes what it has begun."""
+async def _kill(host: Daemon) -> float:
+    """As when a machine dies: nothing of it finishes what it has begun. Right after a renewal, when its leases last longest."""
+    left = (await host.status())["lease_margin"]
+    while (now := (await host.status())["lease_margin"]) <= left:
+        left = now
+        await asyncio.sleep(LOOK_EVERY)
     workers = await host.workers()
     host.process.send_signal(signal.SIGSTOP)
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     host.process.kill()
+    return time.time()
 
 
-async def _stop(host: Daemon) -> None:
+async def _stop(host: Daemon) -> float:
     host.process.send_signal(signal.SIGTERM)
+    return time.time()
 
 
 class _Bench:
@@ -165,12 +171,11 @@ class _Bench:
         self.producer = producer
         self._stock = stock
 
-    async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[None]]) -> Silence:
-        """End a host; returns when its devices had sent."""
+    async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[float]]) -> Silence:
+        """End a host; returns when its devices had sent. `end` returns when it did, in POSIX seconds."""
         mine = {shard["shard"] for shard in (await host.status())["shards"] if shard["state"] == "running"}
         devices = [session for session in self._stock.sessions if shard_of(session, SHARDS) in mine]
-        at = time.time()
-        await end(host)
+        at = await end(host)
         sent = [settled - at for settled in await self.send(devices)]
         return Silence(min(sent), median(sent), max(sent))
 
