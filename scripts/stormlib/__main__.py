@@ -49,9 +49,22 @@ from stormlib.tables import NOT_FOUND, Result, found_in_words, show, show_mutant
     flag_value="",
     help="Instead, one storm for each safety of shardd that can be removed (whose name has WORDS): is that found, or by a test?",
 )
+@click.option(
+    "--asynchronous",
+    is_flag=True,
+    help="Fail over to a standby that is behind, too: what that loses is no broken promise.",
+)
 @click.option("--keep", is_flag=True, help="Keep the folder with all records, even if nothing is found.")
 def cli(
-    *, seconds: float, seed: int | None, ttl: float, every: float, whatsapp: int, mutants: str | None, keep: bool
+    *,
+    seconds: float,
+    seed: int | None,
+    ttl: float,
+    every: float,
+    whatsapp: int,
+    mutants: str | None,
+    asynchronous: bool,
+    keep: bool,
 ) -> None:
     """Run three nodes through a storm of faults, and compare what was asked for, recorded and delivered.
 
@@ -62,6 +75,7 @@ def cli(
         seconds=seconds,
         every=every,
         size=Size(ttl=ttl, whatsapp_devices=whatsapp),
+        asynchronous=asynchronous,
         keep=keep,
     )
     _say(f"seed {options.seed}")

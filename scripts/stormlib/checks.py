@@ -47,8 +47,9 @@ def check(records: Records) -> list[Finding]:
 
 def _lost(records: Records) -> Iterator[str]:
     found = Counter(row.reference for row in records.rows)
-    for reference in sorted(records.confirmed - found.keys()):
-        yield f"{reference} was confirmed, and there is no such job"
+    for reference, at in records.confirmed.items():
+        if reference not in found and not records.forgotten(at):
+            yield f"{reference} was confirmed, and there is no such job"
     for reference, times in found.items():
         if times > 1:
             yield f"{reference} is in {times} jobs"
@@ -65,9 +66,25 @@ def _unfinished(records: Records) -> Iterator[str]:
 def _twice(records: Records) -> Iterator[str]:
     for reference, deliveries in _by_reference(records).items():
         asked = records.asked.get(reference)
-        if len(deliveries) > 1 and (asked is None or asked.on_doubt != "retry"):
+        risked = asked is not None and asked.on_doubt == "retry"
+        if len(deliveries) > 1 and not risked and not _forgotten_by_all(records, reference, deliveries):
             said = ", ".join(f"{one.at:.3f} by {one.by} (attempt {one.attempt})" for one in deliveries)
             yield f"{reference} was delivered {len(deliveries)} times: {said}"
+
+
+def _forgotten_by_all(records: Records, reference: str, deliveries: list[Delivery]) -> bool:
+    """Whether nobody could know of the first copy: neither the database, nor whoever sent the second.
+
+    Its insert was repeated, as another job, because its answer was lost; or its node was away when the database forgot it.
+    """
+    begun, confirmed = records.begun.get(reference, 0.0), records.confirmed.get(reference, float("inf"))
+    first, *others = sorted(deliveries, key=lambda one: one.at)
+    for setback in records.setbacks:
+        if begun <= setback.end < confirmed:
+            return True
+        if setback.overlaps(first.at, first.at) and all(one.by != first.by for one in others):
+            return any(away.node == first.by and away.overlaps(setback.begin, others[0].at) for away in records.away)
+    return False
 
 
 def _claimed(records: Records) -> Iterator[str]:
@@ -91,7 +108,7 @@ def _needless_doubts(records: Records) -> Iterator[str]:
     for row in records.rows:
         if row.state != "in_doubt":
             continue
-        started = [claim for claim in records.witness.started[row.id] if claim[2] == row.attempt]
+        started = [claim for claim in records.starts(row) if claim[2] == row.attempt]
         if not started:
             yield f"job {row.id} ({row.reference}) is in doubt, and attempt {row.attempt} never started: {row.error}"
         for claim in started:
@@ -111,7 +128,7 @@ def _missing_doubts(records: Records) -> Iterator[str]:
         if asked is None or asked.on_doubt == "retry":
             continue
         decision = records.acts.decisions.get(row.id)
-        for claim in records.witness.started[row.id]:
+        for claim in records.starts(row):
             if decision is not None and decision.state in ("failed", "queued") and decision.attempt == claim[2]:
                 continue
             if claim in unanswered and (row.attempt != claim[2] or row.state not in ("in_doubt", "sent")):
@@ -124,14 +141,14 @@ def _lanes(records: Records) -> Iterator[str]:
 
     Only jobs that were sent at their first attempt: one that goes back to the queue may be overtaken meanwhile, such as a claim
     of a lost node, which nobody else can know not to have started. So may one that was cancelled and retried, and one that waits
-    for a device of its group.
+    for a device of its group, and one whose first attempt the database forgot.
     """
     lanes: defaultdict[tuple[str | None, str | None], list[tuple[float, int, float, str]]] = defaultdict(list)
     for row in records.rows:
         asked = records.asked.get(row.reference)
         if asked is None or asked.order_group or asked.device_group or row.state != "sent" or row.attempt != 1:
             continue
-        if row.id in records.acts.decisions:
+        if row.id in records.acts.decisions or _is_set_back(records, row):
             continue
         if (start := _start(records, row)) is not None:
             lanes[row.device, asked.campaign].append((row.run_at, row.id, start, row.reference))
@@ -150,7 +167,7 @@ def _order_groups(records: Records) -> Iterator[str]:
             groups[asked.order_group].append(row)
     for group, rows in groups.items():
         for before, after in pairwise(rows):
-            starts = records.witness.started[after.id].values()
+            starts = records.starts(after).values()
             if not starts or after.reference not in delivered:
                 continue
             if before.state != "sent":
@@ -191,7 +208,7 @@ def _opted_out(records: Records) -> Iterator[str]:
     for row in records.rows:
         asked = records.asked.get(row.reference)
         since = records.opted_out.get(asked.recipient) if asked is not None else None
-        if since is None:
+        if since is None or records.forgotten(since):
             continue
         about = f"job {row.id} ({row.reference}) to {asked.recipient if asked else ''}, opted out at {since:.3f},"
         if row.created_at > since and (row.state != "opted_out" or row.attempt):
@@ -216,6 +233,8 @@ def _pauses(records: Records) -> Iterator[str]:
         for pause in records.acts.pauses:
             if asked is None or asked.campaign != pause.campaign or row.claimed_at is None:
                 continue
+            if any(setback.overlaps(pause.begin, pause.end) for setback in records.setbacks):
+                continue
             if pause.begin < row.claimed_at < pause.end:
                 text = f"{pause.campaign} was paused from {pause.begin:.3f} to {pause.end:.3f}"
                 yield f"job {row.id} ({row.reference}) was claimed at {row.claimed_at:.3f}, and {text}"
@@ -225,6 +244,8 @@ def _decisions(records: Records) -> Iterator[str]:
     rows = {row.id: row for row in records.rows}
     for job, decision in records.acts.decisions.items():
         row = rows.get(job)
+        if records.forgotten(decision.at):
+            continue
         if row is None:
             yield f"job {job} became {decision.state} by an operator, and there is no such job"
         elif decision.state == "queued":
@@ -235,9 +256,15 @@ def _decisions(records: Records) -> Iterator[str]:
             yield f"job {job} ({row.reference}) {became}, and is {row.state} after attempt {row.attempt}"
 
 
+def _is_set_back(records: Records, row: Row) -> bool:
+    """Whether the database may have forgotten an attempt of it."""
+    claimed_at = row.claimed_at or 0.0
+    return any(row.created_at <= setback.end and claimed_at >= setback.begin for setback in records.setbacks)
+
+
 def _start(records: Records, row: Row) -> float | None:
     """When the attempt that was delivered started."""
-    starts = [at for claim, at in records.witness.started[row.id].items() if claim[2] == row.attempt]
+    starts = [at for claim, at in records.starts(row).items() if claim[2] == row.attempt]
     return min(starts) if starts else None
 
 

@@ -91,9 +91,13 @@ class Databases:
         """SIGINT: a fast shutdown; SIGQUIT: an immediate one, as in a crash."""
         await asyncio.to_thread(server.stop, signum)
 
-    async def fail_over(self) -> None:
-        """Crash the primary and promote the standby, which has everything that was confirmed."""
+    async def fail_over(self, behind: float = 0.0) -> None:
+        """Crash the primary and promote the standby, which has everything that was confirmed until `behind` seconds before."""
         await self.wait_synchronous()
+        if behind:
+            await asyncio.to_thread(partial(self._set_synchronous, self.primary, wanted=False))
+            await asyncio.to_thread(self.standby.stop_following)
+            await asyncio.sleep(behind)
         await self.stop_server(self.primary, signal.SIGQUIT)
         await asyncio.to_thread(partial(self._set_synchronous, self.standby, wanted=False))
         await asyncio.to_thread(self.standby.promote)

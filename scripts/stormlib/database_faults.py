@@ -10,6 +10,7 @@ from stormlib.database import processes_of
 from stormlib.faults import Make, frozen
 from stormlib.place import Place
 from stormlib.plan import Fault, Kind
+from stormlib.records import Span
 from tests.support.servers import Server
 
 KINDS = {
@@ -22,6 +23,10 @@ KINDS = {
     "read-only database": Kind(1, 0.1, 1.0),
     "commits hang": Kind(2, 0.1, 1.5),
 }
+BEHIND = {"fail over behind": Kind(3, 0.0, 0.3)}
+"""Of an asynchronous standby."""
+LAG = (0.2, 2.0)
+"""Seconds by which it is behind."""
 SLOW = 0.15
 """Seconds by which a slow database delays each answer, at most."""
 
@@ -42,6 +47,17 @@ async def _crash(place: Place, _: Fault) -> AsyncIterator[str]:
 async def _fail_over(place: Place, _: Fault) -> AsyncIterator[str]:
     await place.databases.fail_over()
     yield f"the server on port {place.databases.primary.port} is the primary now"
+    await place.databases.rebuild_standby()
+
+
+@asynccontextmanager
+async def _fail_over_behind(place: Place, fault: Fault) -> AsyncIterator[str]:
+    shortest, longest = LAG
+    lag = shortest + fault.pick * (longest - shortest)
+    begin = place.log.write("behind", seconds=lag)
+    await place.databases.fail_over(lag)
+    place.setbacks.append(Span(begin, place.log.write("promoted")))
+    yield f"the server on port {place.databases.primary.port} is the primary now, {lag:.1f} s behind"
     await place.databases.rebuild_standby()
 
 
@@ -99,6 +115,7 @@ MAKERS: dict[str, Make] = {
     "restart database": _restart,
     "crash database": _crash,
     "fail over": _fail_over,
+    "fail over behind": _fail_over_behind,
     "refuse all": _refuse,
     "freeze database": _freeze,
     "slow database": _slow,

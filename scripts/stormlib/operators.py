@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,11 +37,12 @@ DOUBTS = (
 class Decision:
     """The last that an operator did to a job. `state`: cancelled, sent or failed; or queued: it was retried.
 
-    `attempt`: its last one before.
+    `attempt`: its last one before; `at`: when it was confirmed.
     """
 
     state: str
     attempt: int
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Operator:
         self._chance = random.Random(f"{seed} operator")
         self._every = every
         self._looked_at: set[int] = set()
+        self._paused: defaultdict[str, set[str]] = defaultdict(set)
+        """What was ever paused, by kind."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Act until `stop`; whatever was paused is resumed then."""
@@ -101,8 +104,14 @@ class Operator:
         finally:
             await self._session.close()
 
+    async def resume_all(self) -> None:
+        """Resume once more what was ever paused: a database that forgets commits may have forgotten that it was resumed."""
+        for kind, names in self._paused.items():
+            await self._command.run(kind, "resume", *sorted(names))
+
     async def _pause_device(self) -> None:
         device = self._chance.choice(self._devices)
+        self._paused["device"].add(device)
         await self._command.run("device", "pause", device, "--why=storm")
         self.acts.done["devices paused"] += 1
         await self._meanwhile(device)
@@ -110,6 +119,7 @@ class Operator:
 
     async def _pause_campaign(self) -> None:
         campaign = self._chance.choice(self._campaigns)
+        self._paused["campaign"].add(campaign)
         await self._command.run("campaign", "pause", campaign, "--why=storm")
         self.acts.done["campaigns paused"] += 1
         begin = self._log.write("paused", campaign=campaign)
@@ -149,6 +159,7 @@ class Operator:
         said = await self._command.run("job", *words, *map(str, jobs), "--yes", "--json")
         left = {job for some in said["left"] for job in some["ids"]}
         done = [job for job in jobs if job not in left]
-        self.acts.decisions |= {job: Decision(state, jobs[job]) for job in done}
+        at = self._log.write("handled", jobs=done, state=state)
+        self.acts.decisions |= {job: Decision(state, jobs[job], at) for job in done}
         self.acts.done[f"jobs: {what}"] += len(done)
         return done

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from stormlib.log import Log
 from stormlib.node import Node
 from stormlib.phones import SETTINGS, Phones
 from stormlib.pooler import SessionPooler
+from stormlib.records import Span
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
@@ -54,6 +55,8 @@ class Place:
     groups: dict[str, list[str]]
     """The devices of device groups."""
     in_hand: InHand
+    setbacks: list[Span] = field(default_factory=list)
+    """When the database forgot what was committed."""
     phones: Phones | None = None
     pooler: SessionPooler | None = None
     kept: bool = True

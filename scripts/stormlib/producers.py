@@ -55,7 +55,10 @@ class Ledger:
     """What a producer asked for, and what was confirmed."""
 
     asked: dict[str, Asked] = field(default_factory=dict)
-    confirmed: set[str] = field(default_factory=set)
+    begun: dict[str, float] = field(default_factory=dict)
+    """When the insert was tried first."""
+    confirmed: dict[str, float] = field(default_factory=dict)
+    """When its answer came."""
     opted_out: dict[str, float] = field(default_factory=dict)
     """Recipients whose opt-out was confirmed, each with the time of that."""
 
@@ -101,15 +104,16 @@ class Producer:
         jobs = [self._new_job() for _ in range(count)]
         self.ledger.asked.update((job.reference, job) for job in jobs)
         references = [job.reference for job in jobs]
-        self._log.write("insert", producer=self.name, references=references)
+        begin = self._log.write("insert", producer=self.name, references=references)
+        self.ledger.begun |= dict.fromkeys(references, begin)
         await self._session.execute(
             INSERT,
             [job.device for job in jobs], [job.device_group for job in jobs], [job.recipient for job in jobs],
             references, references, references,
             [job.campaign for job in jobs], [job.order_group for job in jobs], [job.on_doubt for job in jobs],
         )  # fmt: skip
-        self.ledger.confirmed.update(references)
-        self._log.write("inserted", producer=self.name, last=references[-1])
+        end = self._log.write("inserted", producer=self.name, last=references[-1])
+        self.ledger.confirmed |= dict.fromkeys(references, end)
 
     async def _opt_out(self) -> None:
         """A regular recipient, by another spelling of the number; somebody new becomes a regular one."""

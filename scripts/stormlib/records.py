@@ -14,9 +14,10 @@ from stormlib.producers import Asked
 
 ROWS = (
     "SELECT id, reference, device_id, state, attempt, failures, extract(epoch FROM run_at)::float8, error, error_class, "
-    "waits_for, extract(epoch FROM created_at)::float8, extract(epoch FROM claimed_at)::float8 "
-    "FROM shardd.all_outcomes "
-    "JOIN (SELECT id, claimed_at FROM shardd.jobs UNION ALL SELECT id, claimed_at FROM shardd.archive) claims USING (id) "
+    "waits_for, extract(epoch FROM created_at)::float8, extract(epoch FROM claimed_at)::float8, token "
+    "FROM shardd.all_outcomes JOIN ("
+    "SELECT id, claimed_at, token FROM shardd.jobs UNION ALL SELECT id, claimed_at, token FROM shardd.archive"
+    ") claims USING (id) "
     "ORDER BY id"
 )
 
@@ -41,6 +42,8 @@ class Row:
     created_at: float = 0.0
     claimed_at: float | None = None
     """When its last claim was made."""
+    token: int = 0
+    """Of its claims; another one from each retry on, and of another job that gets its id after a database forgot it."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,16 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Hold:
-    """What a node sent to WhatsApp was held back, also the ends of its connections, until `end`."""
+class Span:
+    """A time in which something was so; `node`: of which node."""
 
-    node: str
     begin: float
     end: float
+    node: str = ""
+
+    def overlaps(self, begin: float, end: float) -> bool:
+        """Whether it has a moment in common with this time."""
+        return self.begin <= end and begin <= self.end
 
 
 @dataclass
@@ -109,12 +116,14 @@ class Records:
     """All of them."""
 
     asked: Mapping[str, Asked]
-    confirmed: set[str]
+    confirmed: Mapping[str, float]
+    """The references of inserts that were answered, and when."""
     rows: list[Row]
     deliveries: list[Delivery]
     witness: Witness
     visits: list[Visit] = field(default_factory=list)
-    holds: list[Hold] = field(default_factory=list)
+    holds: list[Span] = field(default_factory=list)
+    """What a node sent to WhatsApp was held back, also the ends of its connections."""
     parked: list[tuple[str, str, str]] = field(default_factory=list)
     """Devices that are not ready: each with its state and the reason."""
     opted_out: Mapping[str, float] = field(default_factory=dict)
@@ -123,6 +132,20 @@ class Records:
     """The devices of device groups."""
     acts: Acts = field(default_factory=Acts)
     """Of the operator."""
+    begun: Mapping[str, float] = field(default_factory=dict)
+    """When inserts were tried first."""
+    setbacks: list[Span] = field(default_factory=list)
+    """The database has forgotten what was committed then."""
+    away: list[Span] = field(default_factory=list)
+    """A node was dead, frozen or apart from the database."""
+
+    def forgotten(self, at: float) -> bool:
+        """Whether the database may have forgotten what was confirmed at this moment."""
+        return any(setback.overlaps(at, at) for setback in self.setbacks)
+
+    def starts(self, row: Row) -> dict[Claim, float]:
+        """The claims of a job, since its last retry, that may be in a journal as started."""
+        return {claim: at for claim, at in self.witness.started[row.id].items() if claim[3] == row.token}
 
 
 def read_rows(found: Iterable[tuple[Any, ...]]) -> list[Row]:

@@ -19,7 +19,7 @@ from stormlib.operators import Acts, Operator
 from stormlib.place import CAMPAIGNS, Place, Size, environ_of, prepared
 from stormlib.plan import Fault, Kind, make_plan
 from stormlib.producers import Asked, Producer, Range
-from stormlib.records import ROWS, Delivery, Hold, Records, Visit, read_rows, read_sandbox, read_witness
+from stormlib.records import ROWS, Delivery, Records, Span, Visit, read_rows, read_sandbox, read_witness
 from stormlib.tables import Loss, Result, failover_times
 
 QUIET_LIMIT = 240.0
@@ -32,16 +32,19 @@ OPERATOR_EVERY = 2.0
 """Mean seconds between an operator's acts, each of which is some commands, a second of CPU time each."""
 OF_PHONES = "w"
 """The producer that writes through WhatsApp devices."""
-TRACKS: Mapping[str, Mapping[str, Kind]] = {
-    "nodes": faults.KINDS,
-    "database": database_faults.KINDS,
-    "WhatsApp": whatsapp_faults.KINDS,
-}
 MAKERS: Mapping[str, faults.Make] = faults.MAKERS | database_faults.MAKERS | whatsapp_faults.MAKERS
 LOSSES = frozenset({"kill node", "stop node", "freeze node", "cut node from database", "part node from database"})
 """Kinds that take the shards of one node."""
 OUTAGES = frozenset(
-    {"restart database", "crash database", "fail over", "refuse all", "freeze database", "commits hang"}
+    {
+        "restart database",
+        "crash database",
+        "fail over",
+        "fail over behind",
+        "refuse all",
+        "freeze database",
+        "commits hang",
+    }
 )
 """Kinds that stop all nodes."""
 HOLDING = "part node from WhatsApp"
@@ -64,10 +67,18 @@ class Options:
     every: float = 0.1
     """Mean seconds between the acts of a producer."""
     size: Size = field(default_factory=Size)
+    asynchronous: bool = False
+    """Whether the standby may be behind when it is promoted."""
     package: Path | None = None
     """A folder that has another shardd for the nodes."""
     keep: bool = False
     """Keep the folder even if nothing was found."""
+
+
+def tracks(*, whatsapp: bool, asynchronous: bool) -> Mapping[str, Mapping[str, Kind]]:
+    """The kinds of faults of each track."""
+    database = database_faults.KINDS | (database_faults.BEHIND if asynchronous else {})
+    return {"nodes": faults.KINDS, "database": database} | ({"WhatsApp": whatsapp_faults.KINDS} if whatsapp else {})
 
 
 async def run(options: Options, say: Callable[[str], None]) -> Result:
@@ -93,7 +104,8 @@ class _Storm:
         self._holders: dict[int, str] = {}
         """The node of each shard, as last seen."""
         self._losses: list[Loss] = []
-        self._holds: list[Hold] = []
+        self._holds: list[Span] = []
+        self._away: list[Span] = []
         self._made: Counter[str] = Counter()
         self._findings: list[Finding] = []
 
@@ -110,16 +122,18 @@ class _Storm:
         acting = [asyncio.create_task(producer.run(calm)) for producer in producers]
         acting.append(asyncio.create_task(operator.run(calm)))
         watching = asyncio.create_task(self._watch_leases())
-        tracks_made = {name: kinds for name, kinds in TRACKS.items() if name != "WhatsApp" or place.phones is not None}
-        plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, tracks_made)
+        kinds = tracks(whatsapp=place.phones is not None, asynchronous=options.asynchronous)
+        plan = make_plan(options.seed, options.seconds, options.size.ttl, options.size.nodes, kinds)
         began = time.monotonic()
-        async with asyncio.TaskGroup() as tracks:
+        async with asyncio.TaskGroup() as following:
             for planned in plan.values():
-                tracks.create_task(self._follow(planned, began))
-            tracks.create_task(asyncio.sleep(options.seconds))
+                following.create_task(self._follow(planned, began))
+            following.create_task(asyncio.sleep(options.seconds))
         calm.set()
         self._say("the storm is over: everything is repaired, and what is left is sent")
         await asyncio.gather(*acting)
+        if place.setbacks:
+            await operator.resume_all()
         await self._until_quiet()
         watching.cancel()
         await self._stop_nodes()
@@ -170,7 +184,9 @@ class _Storm:
                 await asyncio.sleep(fault.length)
             end = log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
             if fault.kind == HOLDING:
-                self._holds.append(Hold(name, at, end))
+                self._holds.append(Span(at, end, name))
+            if fault.kind in LOSSES:
+                self._away.append(Span(at, end, name))
 
     async def _watch_leases(self) -> None:
         query = "SELECT l.shard, n.name FROM shardd.leases l JOIN shardd.nodes n ON n.id = l.node_id WHERE expires_at > now()"
@@ -229,10 +245,12 @@ class _Storm:
     async def _compare(self, producers: Sequence[Producer], acts: Acts) -> Result:
         place = self._place
         asked: dict[str, Asked] = {}
-        confirmed: set[str] = set()
+        begun: dict[str, float] = {}
+        confirmed: dict[str, float] = {}
         opted_out: dict[str, float] = {}
         for producer in producers:
             asked |= producer.ledger.asked
+            begun |= producer.ledger.begun
             confirmed |= producer.ledger.confirmed
             opted_out |= producer.ledger.opted_out
         rows = read_rows(await place.databases.execute(ROWS, database="shardd"))
@@ -247,8 +265,9 @@ class _Storm:
             self._findings += [Finding("the WhatsApp server has no error", text) for text in place.phones.defects()]
         witness = read_witness(place.witness)
         records = Records(
-            asked, confirmed, rows, deliveries, witness, visits, self._holds, parked, opted_out, place.groups, acts
-        )
+            asked, confirmed, rows, deliveries, witness, visits, self._holds, parked, opted_out, place.groups, acts,
+            begun, place.setbacks, self._away,
+        )  # fmt: skip
         self._findings += check(records)
         for finding in self._findings:
             place.log.write("finding", promise=finding.promise, text=finding.text)

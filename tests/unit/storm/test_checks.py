@@ -10,7 +10,7 @@ from stormlib.checks import check
 from stormlib.operators import Decision, Pause
 from stormlib.phones import pair_logins
 from stormlib.producers import Asked
-from stormlib.records import Delivery, Hold, Records, Row, Visit, Witness
+from stormlib.records import Delivery, Records, Row, Span, Visit, Witness
 
 from tests.whatsapp_server.record import Event
 
@@ -23,7 +23,7 @@ def records() -> Records:
         name: Asked(name, number, "d1", RECIPIENT, None, "g" if number > 2 else None, "hold")
         for number, name in enumerate(("a-1", "a-2", "a-3", "a-4"), 1)
     }
-    rows = [Row(n, f"a-{n}", "d1", "sent" if n < 4 else "in_doubt", 1, 0, 100.0 + n) for n in range(1, 5)]
+    rows = [Row(n, f"a-{n}", "d1", "sent" if n < 4 else "in_doubt", 1, 0, 100.0 + n, token=77) for n in range(1, 5)]
     witness = Witness()
     for row in rows:
         claim = (row.id, 1, 1, 77)
@@ -33,7 +33,7 @@ def records() -> Records:
             witness.ending.add(claim)
             witness.outcomes[claim] = "sent"
     deliveries = [Delivery(row.reference, "d1", 200.5 + row.id, "node-1", row.id, 1) for row in rows]
-    return Records(asked, set(asked), rows, deliveries, witness)
+    return Records(asked, dict.fromkeys(asked, 100.0), rows, deliveries, witness)
 
 
 def lose(found: Records) -> None:
@@ -70,8 +70,8 @@ def doubt_what_was_known(found: Records) -> None:
 
 def send_what_was_handed_over_again(found: Records) -> None:
     found.rows[3] = replace(found.rows[3], state="sent", attempt=2)
-    found.witness.handed_over.add((4, 1, 2, 78))
-    found.witness.ending.add((4, 1, 2, 78))
+    found.witness.handed_over.add((4, 1, 2, 77))
+    found.witness.ending.add((4, 1, 2, 77))
 
 
 def deny_a_doubt(found: Records) -> None:
@@ -210,7 +210,7 @@ def test_a_job_behind_a_doubt_may_wait() -> None:
 def test_the_end_of_a_connection_may_be_held_back(node: str, end: float, kept: bool) -> None:
     found = records()
     log_in_twice(found)
-    found.holds.append(Hold(node, 140, end))
+    found.holds.append(Span(140, end, node))
     assert (check(found) == []) == kept
 
 
@@ -225,3 +225,36 @@ def test_logins_and_disconnects_make_visits() -> None:
         Visit("w0", "node-1", 10.0, 12.1),
         Visit("w0", "node-2", 12.0, 15.0),
     ]
+
+
+def test_what_the_database_forgot_is_no_finding() -> None:
+    """An insert, an opt-out and a decision that were confirmed in that moment."""
+    found = records()
+    found.setbacks.append(Span(99.0, 101.0))
+    lose(found)
+    claim_after_an_opt_out(found)
+    undo_a_decision(found)
+    assert len(check(found)) > 0
+    found.opted_out = {RECIPIENT: 100.5}
+    found.acts.decisions[4] = replace(found.acts.decisions[4], at=100.5)
+    assert check(found) == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "confirmed", "away", "by", "kept"),
+    [
+        (90.0, 91.0, "", "node-2", False),
+        # The insert was repeated, because its answer was lost.
+        (199.0, 203.0, "", "node-2", True),
+        # Who had sent it was not there to say so.
+        (90.0, 91.0, "node-1", "node-2", True),
+        (90.0, 91.0, "node-1", "node-1", False),
+    ],
+)
+def test_a_second_copy_after_a_setback(begun: float, confirmed: float, away: str, by: str, kept: bool) -> None:
+    found = records()
+    found.deliveries.append(replace(found.deliveries[0], by=by, at=210.0))
+    found.setbacks.append(Span(201.0, 202.0))
+    found.begun, found.confirmed = {"a-1": begun}, {**found.confirmed, "a-1": confirmed}
+    found.away.append(Span(201.5, 205.0, away))
+    assert (check(found) == []) == kept

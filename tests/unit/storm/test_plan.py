@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from stormlib.plan import Fault, make_plan
-from stormlib.storm import MAKERS, TRACKS
+from stormlib.storm import MAKERS, tracks
+
+TRACKS = tracks(whatsapp=True, asynchronous=True)
 
 
 def plan(seed: int) -> dict[str, list[Fault]]:
