@@ -238,9 +238,13 @@ class Leases:
         async with self._turn:
             await self._database.execute("go_on_with", params)
 
-    async def take(self, shard: int) -> int | None:
-        """Take a shard; returns the new epoch, or None when another node has it."""
-        params = {"name": self._node["name"], "ttl": self._ttl, "shard": shard}
+    async def time(self) -> float:
+        """The database's clock."""
+        return float(await self._database.value("database_time"))
+
+    async def take(self, shard: int, *, only_own: bool = False) -> int | None:
+        """Take a shard; returns the new epoch, or None when another node has it, or with `only_own` had it."""
+        params = {"name": self._node["name"], "ttl": self._ttl, "shard": shard, "only_own": only_own}
         async with self._turn:
             epoch: int | None = await self._database.value("take_lease", self._mine(params))
         return epoch

@@ -51,6 +51,10 @@ SELECT name FROM shardd.nodes;
 -- Every lease that has not expired, and for how many seconds it is valid without a renewal.
 SELECT shard, node_id, extract(epoch FROM expires_at - now())::float8 AS seconds_left FROM shardd.leases WHERE expires_at > now();
 
+-- name: database_time
+-- The database's clock.
+SELECT extract(epoch FROM clock_timestamp())::float8;
+
 -- name: report_rival
 -- Tells a live node of a supervisor that was refused because of it, and from where.
 UPDATE shardd.nodes SET rival = %(rival)s || coalesce(' at ' || host(inet_client_addr()), ''), rival_at = now() WHERE incarnation = %(incarnation)s;
@@ -105,7 +109,7 @@ DELETE FROM shardd.leases l USING shardd.epochs e
 RETURNING l.shard;
 
 -- name: take_lease
--- Takes a shard that is free or whose lease has expired. Returns the new epoch, or no row when another node holds it, or when this
+-- Takes a shard that is free or whose lease has expired; with `only_own`, one whose last lease is this node's. Returns the new epoch, or no row when another node holds it, or when this
 -- supervisor is not the node's present one.
 WITH free AS MATERIALIZED (
     SELECT %(shard)s::integer AS shard
@@ -113,6 +117,7 @@ WITH free AS MATERIALIZED (
                     WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s))
        AND NOT EXISTS (
          SELECT FROM shardd.leases WHERE shard = %(shard)s AND expires_at > now() AND node_id <> %(id)s FOR UPDATE)
+       AND (NOT %(only_own)s OR EXISTS (SELECT FROM shardd.leases WHERE shard = %(shard)s AND node_id = %(id)s))
 ), next AS (
     INSERT INTO shardd.epochs (shard, node, incarnation) SELECT shard, %(name)s, %(incarnation)s FROM free RETURNING epoch, shard
 )

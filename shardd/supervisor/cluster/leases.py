@@ -29,6 +29,7 @@ from shardd.queue.beats import BeatMemory, WentBack
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
 from shardd.queue.lives import Lives, Past, compare, what_is_lost
+from shardd.supervisor.cluster.caution import Caution
 from shardd.supervisor.cluster.past import doubt_of
 from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
@@ -46,6 +47,8 @@ FREE_AGAIN: Final = 5.0
 """Seconds until the next look at a shard that nobody took."""
 LOSS_SHOWN: Final = 3600.0
 """Seconds for which the status shows what a fail-over lost."""
+CAREFUL_SHARE: Final = 4
+"""Of the margin: by so much the database's clock may jump forward without danger."""
 COPIED: Final = (
     "their state folders have the same id, because one is a copy of the other. Stop one of them; to run both, delete state.id, "
     "incarnations and journal/ in the copy, and give it a `node` of its own"
@@ -82,6 +85,7 @@ class LeaseKeeper:
         self._margin = margin
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl, memory=memory)
         self._lives = Lives(database)
+        self._caution = Caution(ttl, margin / CAREFUL_SHARE, None if memory is None else memory.server)
         self._epochs: dict[int, int] = {}
         self.deadlines = Deadlines(0.0, 0.0)
         """Until when what it holds is good; on `shardd.clock`."""
@@ -219,9 +223,12 @@ class LeaseKeeper:
         lost = await self._renew()
         # The leases before the nodes: one that expires between the two is seen, hence awaited, and no share of a dead node's.
         held = await self._leases.held()
+        asked = boot_now()
+        self._caution.look(await self._leases.time(), asked, self._lives.server)
         others = {lease.shard: lease.seconds_left for lease in held if lease.node_id != self._node.id}
         # What was lost is taken again, but not before its worker was told to end.
         self._free_at = boot_now() + (0.0 if lost else min(others.values(), default=float("inf")))
+        careful = self._caution.advised()
         nodes = await self._leases.nodes()
         self._nodes = [node for node in nodes if node.alive]
         if self._leaving or self.doubt is not None:
@@ -236,7 +243,7 @@ class LeaseKeeper:
         for shard in sorted(wanted - self._epochs.keys() - lost - others.keys()):
             if self._leaving:
                 break
-            epoch = await self._leases.take(shard)
+            epoch = await self._leases.take(shard, only_own=careful)
             if epoch is not None:
                 self._epochs[shard] = epoch
                 log.info("shard taken", action="lease", shard=shard, epoch=epoch)

@@ -14,9 +14,12 @@ import pytest
 
 from shardd.clock import boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
+from shardd.postgres.servers import Identity
 from shardd.queue.database import Database
 from shardd.queue.leases import Leases, Renewed
+from shardd.supervisor.cluster import caution as caution_module
 from shardd.supervisor.cluster import leases as leases_module
+from shardd.supervisor.cluster.caution import Caution
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.plan import plan
 from shardd.supervisor.cluster.renewal import Renewal
@@ -629,6 +632,54 @@ async def test_of_two_supervisors_on_one_folder_the_later_one_wins_for_good(
         assert not old.good()
         await cycle(new, drained)
         assert new.epochs == kept
+
+
+# ---- when the database's clock, or its leases, are not what they were
+
+
+async def both_serve(database: Database, drained: Drained) -> tuple[LeaseKeeper, LeaseKeeper]:
+    a, b = keeper(database, "a"), keeper(database, "b")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b, a, b):
+        await cycle(node, drained)
+    return a, b
+
+
+async def test_when_the_databases_clock_jumps_no_lease_of_another_node_is_taken_for_a_leases_time(
+    dsn: str, database: Database, drained: Drained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder counts on its own clock, and is still serving."""
+    _, b = await both_serve(database, drained)
+    kept = b.epochs
+    expire(dsn, node="a")
+    with monkeypatch.context() as jump:
+        for module in (leases_module, caution_module):
+            jump.setattr(module, "boot_now", lambda: boot_now() - TTL)
+        await cycle(b, drained)
+        assert b.epochs == kept
+        assert 0 < b.due() < float("inf")
+    # A lease's time later.
+    await cycle(b, drained)
+    assert set(b.epochs) == set(range(8))
+
+
+async def test_after_a_fail_over_no_lease_of_another_node_is_taken_for_a_leases_time(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    """The new server may not know the last renewal of its holder, nor that it was taken at all."""
+    _, b = await both_serve(database, drained)
+    kept = b.epochs
+    expire(dsn)
+    with connect(dsn) as connection:
+        connection.execute("DELETE FROM shardd.leases WHERE node_id = 'a'")
+    server = database.server
+    assert server is not None
+    b._caution = Caution(TTL, 1.0, Identity(server.cluster, server.timeline - 1))
+    for _ in range(3):
+        await cycle(b, drained)
+    # Its own, which had expired, it takes again.
+    assert set(b.epochs) == set(kept)
 
 
 # ---- two machines that were resumed from one snapshot
