@@ -44,6 +44,16 @@ class Resend:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """A job whose message left or may have: its `state` is `sent` or `in_doubt`."""
+
+    id: int
+    token: int
+    state: JobState
+    message_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """A claim without a lease."""
 
@@ -97,6 +107,21 @@ class Jobs(Statements):
         """Settle, then claim: one round trip and one commit. Raises DatabaseError; then both may or may not have happened."""
         async with self._database.connection() as connection:
             return await run_cycle(connection, self._database.queries, settlement, requests)
+
+    async def finish_remembered(
+        self, known: Sequence[Remembered], in_flight: Collection[int], error: str
+    ) -> list[tuple[int, str | None, str]]:
+        """End those of these jobs that the database has live, but for those of these ids; `error`: of those in doubt.
+
+        Returns the id, device and campaign of each that ended.
+        """
+
+        def ended(*, id: int, device_id: str | None, campaign: str) -> tuple[int, str | None, str]:  # noqa: A002  # a column
+            return id, device_id, campaign
+
+        fields = {"ids": "id", "tokens": "token", "states": "state", "message_ids": "message_id"}
+        params = {**arrays(known, **fields), "in_flight": list(in_flight), "error": error}
+        return await self._database.rows(ended, "finish_remembered", params)
 
     async def find_doubts(self, ids: Sequence[int], incarnations: Collection[UUID]) -> list[Doubt]:
         """Jobs in doubt that a journal may resolve: those with these ids, and those that were given up with a lost node.

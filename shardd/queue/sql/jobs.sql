@@ -68,6 +68,25 @@ SELECT id, ${archived}, failures_now, claimed_epoch, claimed_at, state, message_
   FROM gone
 RETURNING id;
 
+-- name: finish_remembered
+-- Ends jobs whose messages have left or may have, as a node remembers although the database has lost it. Arrays, one element per job. A job
+-- is recognized by its token, whoever has claimed it since, but not one that this node's workers have (`in_flight`, ids). Returns the jobs
+-- that ended.
+WITH known AS MATERIALIZED (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(tokens)s::bigint[], %(states)s::text[], %(message_ids)s::text[])
+        AS e(id, token, state, message_id)
+), gone AS (
+    DELETE FROM shardd.jobs j USING known e
+     WHERE j.id = e.id AND j.token = e.token AND (e.state = 'sent' OR j.on_doubt = 'hold')
+       AND j.id <> ALL (%(in_flight)s::bigint[])
+    RETURNING j.*, e.state, e.message_id
+)
+INSERT INTO shardd.archive (id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id, error, error_class)
+SELECT id, ${archived}, failures, claimed_epoch, claimed_at, state, message_id, CASE WHEN state = 'in_doubt' THEN %(error)s END,
+       CASE WHEN state = 'in_doubt' THEN 'node' END
+  FROM gone
+RETURNING id, device_id, coalesce(campaign, '') AS campaign;
+
 -- name: release_jobs
 -- Puts claimed jobs back into the queue: at once (delay NULL) or in `delay` seconds. Arrays, one element per claim, fenced like
 -- finish_jobs. Returns the ids that were released.

@@ -150,6 +150,10 @@ class InFlight:
         waiting = {claim.epoch for _, claim in self._waiting.values()}
         return with_workers | waiting | {ended.claim.epoch for ended in self._unsettled()}
 
+    def ids(self) -> list[int]:
+        """The jobs that workers have."""
+        return [id_ for id_, _ in self._jobs]
+
     def missing(self, claims: Iterable[Claim]) -> list[Claim]:
         """Those of these claims that are unknown here, while none is being settled."""
         known = {key for of_shard in self._by_shard.values() for key in of_shard}

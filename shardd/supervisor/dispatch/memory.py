@@ -102,13 +102,17 @@ class SentMemory:
         known = self._known((claim.id, claim.token))
         if known is None or (known.verdict is Verdict.IN_DOUBT and claim.on_doubt == "retry"):
             return None
-        number, _ = self._recognized
-        self._recognized = number + 1, time.monotonic()
+        self.recognized(1)
         if known.verdict is Verdict.SENT:
             return Outcome(*claim.key, Verdict.SENT, known.message_id, at=known.at)
         return Outcome(
             *claim.key, Verdict.IN_DOUBT, known.message_id, FORGOTTEN, at=known.at, error_class=ErrorClass.NODE
         )
+
+    def recognized(self, jobs: int) -> None:
+        """So many jobs turned out to be settled already."""
+        number, _ = self._recognized
+        self._recognized = number + jobs, time.monotonic()
 
     def remembered(self) -> Iterator[tuple[Job, Sent]]:
         """All jobs that are remembered, the older ones first."""

@@ -35,6 +35,7 @@ from shardd.queue.settle import JobBackoff
 from shardd.states import JobState, Verdict
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
+from shardd.supervisor.dispatch.lost_commits import LostCommits
 from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.router import CheckOptOuts, Router
 from shardd.supervisor.scheduling.scheduler import Scheduler
@@ -810,3 +811,42 @@ async def test_a_job_in_flight_whose_claim_was_lost_reaches_no_second_worker(
     assert len(node.workers.got) == (2 if verdict is Verdict.RETURNED else 1)
     assert node.router.lost_claims[0] == 0
     await node.end()
+
+
+async def test_what_was_sent_is_settled_again_at_once_after_a_failover_whoever_has_claimed_it(
+    dsn: str, superuser_dsn: str, node: Node, epoch: int
+) -> None:
+    node.workers.answer = lambda job: outcome(job, Verdict.SENT if job.device_id == "a" else Verdict.IN_DOUBT)
+    queued, claimed = insert_jobs(dsn, "a", 2)
+    doubt, risked = *insert_jobs(dsn, "b"), *insert_jobs(dsn, "b", on_doubt="retry", max_attempts=1)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.settled) == 4)
+    node.router.stop_claiming()
+    for job in (queued, doubt, risked):
+        forget(superuser_dsn, job)
+    forget(superuser_dsn, claimed, epoch + 1)
+    with connect(superuser_dsn) as connection:
+        connection.execute("DELETE FROM shardd.device_days")
+    lost = LostCommits(node.jobs, node.memory, node.in_flight, lambda _: UTC)
+    await lost.settle_again()
+    assert states(dsn) == {queued: "sent", claimed: "sent", doubt: "in_doubt", risked: "queued"}
+    assert row_of(dsn, queued)["message_id"] == f"m-{queued}-1"
+    with connect(dsn) as connection:
+        assert dict(connection.execute("SELECT device_id, sent FROM shardd.device_days").fetchall()) == {"a": 2, "b": 1}
+    await lost.settle_again()
+    assert "what became of 3 jobs" in node.memory.notes()[0]
+
+
+async def test_a_job_in_flight_is_left_to_its_worker(dsn: str, node: Node, epoch: int) -> None:
+    """It may have been in doubt before."""
+    node.workers.answer = lambda _: None
+    (job,) = insert_jobs(dsn, "a")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    ((_, spec),) = node.workers.held
+    node.memory.note(outcome(spec, Verdict.IN_DOUBT))
+    await LostCommits(node.jobs, node.memory, node.in_flight, lambda _: UTC).settle_again()
+    assert states(dsn) == {job: "sending"}
+    node.workers.end_held()
+    await node.settled()
+    assert states(dsn) == {job: "sent"}
