@@ -55,6 +55,8 @@ class Node:
     since: datetime | None
     """Of the state; None: since it serves, or unknown."""
     beat: UUID | None
+    timeline: int | None
+    """Of the server, on which it has settled again all that it sent; None: on none yet."""
     seen_at: datetime | None
     """None: it has stopped."""
     rival: str | None
@@ -222,9 +224,11 @@ class Leases:
         """Tell a live node of another supervisor that was refused because of it."""
         await self._database.execute("report_rival", {"incarnation": incarnation, "rival": rival})
 
-    async def renew(self, epochs: Sequence[int], *, away: bool = False, leaving: bool = False) -> Renewed:
-        """Renew leases. `away`: this node takes no leases for now; `leaving`: it stops."""
-        params = {"ttl": self._ttl, "epochs": list(epochs), "away": away, "leaving": leaving}
+    async def renew(
+        self, epochs: Sequence[int], *, away: bool = False, leaving: bool = False, timeline: int | None = None
+    ) -> Renewed:
+        """Renew leases. `away`: this node takes no leases for now; `leaving`: it stops; `timeline`: see `Node`."""
+        params = {"ttl": self._ttl, "epochs": list(epochs), "away": away, "leaving": leaving, "timeline": timeline}
         async with self._turn:
             await self.memory.intend()
             (row,) = await self._database.rows(Record, "renew_leases", self._mine(params))

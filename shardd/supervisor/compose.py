@@ -45,6 +45,7 @@ from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
 from shardd.supervisor.defects import Defects
 from shardd.supervisor.dispatch.claim_watch import ClaimWatch
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
+from shardd.supervisor.dispatch.lost_commits import LostCommits
 from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.dispatch.recovery import LOST_AFTER, Recovery
 from shardd.supervisor.dispatch.router import Router
@@ -234,6 +235,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         scheduler,
         work_poller.hint,
         steps.add("sharing out jobs of groups"),
+        may_assign=lambda: keeper.settling.is_over(pools.queue.server, keeper.nodes),
         every=lambda: current.config.queue.poll_every,
     )
 
@@ -290,6 +292,8 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         deadlines=lambda: keeper.deadlines,
     )
     spares.busy = workers.starting
+    keeper.settling.may_settle = False
+    keeper.settling.settle = LostCommits(jobs, memory, in_flight, zone_of).settle_again
     keeper.on_renewed = workers.renewed
     keeper.before_release = device_sync.write_states
     workers.released = keeper.release

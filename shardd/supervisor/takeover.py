@@ -45,6 +45,7 @@ class TakeOver:
         # Again, with what recovery has counted.
         await self.device_sync.sync()
         await self.campaign_sync.sync()
+        self.keeper.settling.may_settle = True
         self.workers.leases(self.keeper.serving)
 
     async def retry(self) -> None:

@@ -116,7 +116,8 @@ CREATE TABLE shardd.nodes (
     beat        uuid,                      -- drawn anew for each renewal: who does not know it is a copy of who drew it
     beat_at     timestamptz,
     earlier_beats uuid[] NOT NULL DEFAULT '{}',  -- the last ones of earlier incarnations: their state folder is not older than that
-    address     text                       -- from where it was renewed; NULL: through a socket
+    address     text,                      -- from where it was renewed; NULL: through a socket
+    timeline    bigint                     -- of the server, on which it has settled again all that it sent; NULL: on none yet
 );
 
 -- The database begins a new life when it is made, and each time that a person has said what was sent since the backup that it was restored

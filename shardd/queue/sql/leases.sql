@@ -13,7 +13,7 @@ VALUES (%(id)s, %(name)s, %(incarnation)s, %(shards)s, %(version)s, %(pid)s, %(h
 ON CONFLICT (id) DO UPDATE SET
     name = EXCLUDED.name, incarnation = EXCLUDED.incarnation, shards = EXCLUDED.shards, version = EXCLUDED.version, pid = EXCLUDED.pid,
     host = EXCLUDED.host, state_dir = EXCLUDED.state_dir, place = EXCLUDED.place, started_at = now(), seen_at = now(),
-    away_since = NULL, leaving_at = NULL, rival = NULL, rival_at = NULL, ttl = EXCLUDED.ttl, margin = EXCLUDED.margin,
+    away_since = NULL, leaving_at = NULL, timeline = NULL, rival = NULL, rival_at = NULL, ttl = EXCLUDED.ttl, margin = EXCLUDED.margin,
     earlier_beats = (n.earlier_beats || n.beat)[greatest(1, cardinality(n.earlier_beats) - 14):],
     beats = n.beats + 1, beat = EXCLUDED.beat, beat_at = EXCLUDED.beat_at, address = EXCLUDED.address
  WHERE n.incarnation = EXCLUDED.incarnation OR (n.place = EXCLUDED.place AND n.beat = ANY (%(former)s::uuid[]))
@@ -32,7 +32,7 @@ SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, bea
 -- Every node that is not forgotten yet, and what it does, since when: it is alive if it was seen within its own lease's time (it is `silent`
 -- otherwise, or has `stopped`), and takes shards if it is `serving`. `rival_age` in seconds.
 SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, summary, state,
-       beat, CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
+       beat, timeline, CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
        AS since, nullif(seen_at, '-infinity') AS seen_at, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM (SELECT *, CASE WHEN seen_at = '-infinity' THEN 'stopped'
                        WHEN seen_at <= now() - make_interval(secs => ttl) THEN 'silent'
@@ -67,7 +67,7 @@ UPDATE shardd.nodes SET rival = %(rival)s || coalesce(' at ' || host(inet_client
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), beats = beats + (beat IS DISTINCT FROM %(next)s)::integer, beat = %(next)s, beat_at = now(),
            address = host(inet_client_addr()), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END,
-           leaving_at = CASE WHEN %(leaving)s THEN coalesce(leaving_at, now()) ELSE leaving_at END
+           leaving_at = CASE WHEN %(leaving)s THEN coalesce(leaving_at, now()) ELSE leaving_at END, timeline = %(timeline)s
      WHERE id = %(id)s AND incarnation = %(incarnation)s AND beat IN (%(beat)s, %(next)s)
     RETURNING beats, extract(epoch FROM beat_at)::float8 AS at
 ), renewed AS (

@@ -33,12 +33,15 @@ from shardd.supervisor.cluster.caution import Caution
 from shardd.supervisor.cluster.past import doubt_of
 from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
+from shardd.supervisor.cluster.settling import Settling
 from shardd.supervisor.cluster.sharing import share
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
 
 log = get_logger(__name__)
 
+SETTLING_LOOK: Final = 0.5
+"""Seconds between looks whether all nodes have settled again what a fail-over lost."""
 WAIT_STEP: Final = 1.0
 """Seconds between checks whether an earlier incarnation is still alive."""
 RIVAL_SHOWN: Final = 300.0
@@ -86,6 +89,7 @@ class LeaseKeeper:
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl, memory=memory)
         self._lives = Lives(database)
         self._caution = Caution(ttl, margin / CAREFUL_SHARE, None if memory is None else memory.server)
+        self.settling = Settling(node.id, ttl, self._leases.memory.server)
         self._epochs: dict[int, int] = {}
         self.deadlines = Deadlines(0.0, 0.0)
         """Until when what it holds is good; on `shardd.clock`."""
@@ -122,6 +126,11 @@ class LeaseKeeper:
     def epochs(self) -> dict[int, int]:
         """Shard → epoch of what this node holds."""
         return dict(self._epochs)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that were alive when the leases were last renewed."""
+        return self._nodes
 
     @property
     def serving(self) -> dict[int, int]:
@@ -234,16 +243,25 @@ class LeaseKeeper:
         if self._leaving or self.doubt is not None:
             self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
             return lost
+        server = self._lives.server
+        if await self.settling.look(server, self._nodes):
+            self._free_at = boot_now()
         wanted = set() if away else self._wanted(held)
         if not may_take:
             wanted &= self._epochs.keys()
         for shard in sorted(self._epochs.keys() - wanted - self._moving.keys()):
             log.info("shard goes to another node", action="lease", shard=shard)
             self._moving[shard] = asyncio.create_task(self._move(shard, give_back(shard)))
-        for shard in sorted(wanted - self._epochs.keys() - lost - others.keys()):
+        free = wanted - self._epochs.keys() - lost - others.keys()
+        if free and not self.settling.is_over(server, self._nodes):
+            self._free_at = boot_now() + SETTLING_LOOK
+            free = set()
+        for shard in sorted(free):
             if self._leaving:
                 break
             epoch = await self._leases.take(shard, only_own=careful)
+            if self._lives.server != server:
+                break  # it may be another node's again, or wait for what others have sent
             if epoch is not None:
                 self._epochs[shard] = epoch
                 log.info("shard taken", action="lease", shard=shard, epoch=epoch)
@@ -302,7 +320,8 @@ class LeaseKeeper:
         return lost
 
     async def _ask_to_renew(self) -> Renewed:
-        return await self._leases.renew(list(self._epochs.values()), away=self._away, leaving=self._leaving)
+        epochs, timeline = list(self._epochs.values()), self.settling.timeline
+        return await self._leases.renew(epochs, away=self._away, leaving=self._leaving, timeline=timeline)
 
     async def _goes_on(self) -> bool:
         """The database does not know the last beat of this supervisor: whether it goes on all the same."""

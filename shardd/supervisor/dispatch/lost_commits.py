@@ -1,7 +1,7 @@
 """After a fail-over: what this node sent is settled again at once, whoever would send it next.
 
 The router asks the memory before it sends, but only about jobs that come to this node. A shard, or a job of a device group, may
-come to another one, so no node takes either until all that live have done this (`LeaseKeeper.all_settled`).
+come to another one, so no node takes either until all that live have done this (`shardd.supervisor.cluster.settling`).
 """
 
 from __future__ import annotations

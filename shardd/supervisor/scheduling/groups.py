@@ -75,13 +75,18 @@ class GroupAssigner(Service):
         hint: Callable[[list[WorkHint]], None],
         step: Step,
         *,
+        may_assign: Callable[[], bool],
         every: Callable[[], float],
     ) -> None:
-        """`hint` gets the assigned jobs; `every`: seconds between rounds."""
+        """`hint` gets the assigned jobs; `every`: seconds between rounds.
+
+        `may_assign`: false while another node may know that jobs which are queued were sent.
+        """
         self._groups = groups
         self._scheduler = scheduler
         self._hint = hint
         self._step = step
+        self._may_assign = may_assign
         self._every = every
         self._members: dict[str, list[str]] = {}
         self._full: dict[tuple[str, str], float] = {}  # until when a device has no room for a lane
@@ -98,7 +103,7 @@ class GroupAssigner(Service):
         while True:
             busy, began = False, time.monotonic()
             with self._step:
-                busy = await self._round(began)
+                busy = self._may_assign() and await self._round(began)
             pause = 0.01 if busy else self._step.pause(self._every())
             await self._wake.wait(max(pause, SHARE * (time.monotonic() - began)))
 

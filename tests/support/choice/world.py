@@ -80,8 +80,9 @@ class World:
             account_of=lambda _: None,
         )
         self.group_assigner = GroupAssigner(
-            cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"), every=lambda: 1.0
-        )
+            cast("Any", self.queue), self.scheduler, self._hint_all, Step("sharing out"),
+            may_assign=lambda: True, every=lambda: 1.0,
+        )  # fmt: skip
         self.referee.vague, self.referee.blind = {}, set()
         self.book.takes.clear()
         await self.look()
