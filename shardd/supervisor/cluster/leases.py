@@ -25,6 +25,7 @@ from shardd import __version__
 from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
+from shardd.postgres.servers import Identity
 from shardd.queue.beats import BeatMemory, WentBack
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
@@ -252,25 +253,28 @@ class LeaseKeeper:
         for shard in sorted(self._epochs.keys() - wanted - self._moving.keys()):
             log.info("shard goes to another node", action="lease", shard=shard)
             self._moving[shard] = asyncio.create_task(self._move(shard, give_back(shard)))
-        free = wanted - self._epochs.keys() - lost - others.keys()
-        if free and not self.settling.is_over(server, self._nodes):
-            self._free_at = boot_now() + SETTLING_LOOK
-            free = set()
-        for shard in sorted(free):
-            if self._leaving:
-                break
-            epoch = await self._leases.take(shard, only_own=careful)
-            if self._lives.server != server:
-                break  # it may be another node's again, or wait for what others have sent
-            if epoch is not None:
-                self._epochs[shard] = epoch
-                log.info("shard taken", action="lease", shard=shard, epoch=epoch)
+        await self._take(wanted - self._epochs.keys() - lost - others.keys(), server, only_own=careful)
         serving = [node.id for node in self._nodes if node.serves]
         self.reserve = reserve(self._shards, len(serving), len(self._epochs)) if self._node.id in serving else 0
         self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
         if self.picture.any_free:
             self._free_at = min(self._free_at, boot_now() + FREE_AGAIN)
         return lost
+
+    async def _take(self, free: set[int], server: Identity | None, *, only_own: bool) -> None:
+        """Take shards; `server`: the one that was asked about the nodes; `only_own`: whose last lease was this node's."""
+        if free and not self.settling.is_over(server, self._nodes):
+            self._free_at = boot_now() + SETTLING_LOOK
+            return
+        for shard in sorted(free):
+            if self._leaving:
+                return
+            epoch = await self._leases.take(shard, only_own=only_own)
+            if self._lives.server != server:
+                return  # it may have to wait for what other nodes have sent: it is taken again
+            if epoch is not None:
+                self._epochs[shard] = epoch
+                log.info("shard taken", action="lease", shard=shard, epoch=epoch)
 
     def drop_all(self) -> set[int]:
         """The soft deadline has passed: no lease is relied on any more. Returns the shards that were held."""

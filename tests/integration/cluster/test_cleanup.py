@@ -31,8 +31,9 @@ KEPT_FOR_A_TIME = {
 ONE_EACH = {
     *("devices", "device_groups", "device_group_members", "device_visits", "pairings", "leases", "campaigns"),
     *("library_refusals", "webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
+    "lives",
 }
-"""For each thing that an operator or a program makes."""
+"""For each thing that an operator or a program makes, and each restore."""
 GROWING = {"opt_outs", "opt_out_log", "same_person", "forgotten"}
 """With the people who are written to or opt out: a promise to them depends on each row."""
 

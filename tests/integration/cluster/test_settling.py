@@ -12,12 +12,14 @@ from uuid import uuid4
 
 import pytest
 
+from shardd.clock import boot_now
 from shardd.errors import DatabaseError
 from shardd.postgres.servers import Identity
 from shardd.queue.database import Database
 from shardd.queue.leases import Node
 from shardd.queue.migrate import migrate
 from shardd.states import NodeState
+from shardd.supervisor.cluster import caution, settling
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.settling import Settling
 from tests.support.queue_rows import identity
@@ -60,7 +62,10 @@ async def make_keeper(tcp_server: Server, standby: Server) -> AsyncIterator[Call
 
 
 async def test_a_shard_whose_lease_was_lost_waits_for_what_another_node_has_sent(
-    make_keeper: Callable[[str], LeaseKeeper], tcp_server: Server, standby: Server
+    make_keeper: Callable[[str], LeaseKeeper],
+    tcp_server: Server,
+    standby: Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one, two = make_keeper("one"), make_keeper("two")
     for keeper in (one, two):
@@ -79,7 +84,11 @@ async def test_a_shard_whose_lease_was_lost_waits_for_what_another_node_has_sent
     one.settling.settle = settle
     await asyncio.to_thread(tcp_server.stop, signal.SIGQUIT)
     await asyncio.to_thread(standby.promote)
-    for _ in range(3):
+    await cycle(two)
+    # Longer after the fail-over than any lease of the time before may last.
+    for module in (caution, settling):
+        monkeypatch.setattr(module, "boot_now", lambda: boot_now() + TTL + 1)
+    for _ in range(2):
         await cycle(two)
     assert two.epochs == {}
     await cycle(one)
@@ -100,8 +109,8 @@ def node(name: str, timeline: int | None, state: NodeState = NodeState.SERVING) 
     now = datetime.now(UTC)
     return Node(
         id=name, name=name, incarnation=uuid4(), shards=4, version="1", pid=1, host="h", state_dir="/s", place=None,
-        ttl=TTL, margin=5.0, started_at=now, cordoned_at=None, state=state, since=None, beat=None, timeline=timeline,
-        seen_at=now, rival=None, rival_age=None,
+        ttl=TTL, margin=5.0, started_at=now, cordoned_at=None, summary=None, state=state, since=None, beat=None,
+        timeline=timeline, seen_at=now, rival=None, rival_age=None,
     )  # fmt: skip
 
 
@@ -116,21 +125,21 @@ async def test_alone_or_without_a_change_nothing_waits() -> None:
 
 
 async def test_a_node_that_was_alive_at_the_change_is_awaited_until_it_has_settled_or_must_be_dead() -> None:
-    settling = Settling("me", TTL, BEFORE)
+    me = Settling("me", TTL, BEFORE)
     others = [node("slow", 1), node("quick", 2)]
-    assert not settling.is_over(AFTER, others)
-    assert not settling.is_over(AFTER, others[1:]), "it may only be late with its renewal"
-    assert settling.is_over(AFTER, [node("slow", 2), node("quick", 2)])
+    assert not me.is_over(AFTER, others)
+    assert not me.is_over(AFTER, others[1:]), "it may only be late with its renewal"
+    assert me.is_over(AFTER, [node("slow", 2), node("quick", 2)])
     dead = Settling("me", 0.0, BEFORE)
     assert not dead.is_over(AFTER, others)
     assert dead.is_over(AFTER, others[1:])
 
 
 async def test_it_settles_once_for_each_timeline_and_again_after_a_failure() -> None:
-    settling, tries = Settling("me", TTL, None), 0
-    settling.may_settle = False
-    assert not await settling.look(BEFORE, [])
-    settling.may_settle = True
+    me, tries = Settling("me", TTL, None), 0
+    me.may_settle = False
+    assert not await me.look(BEFORE, [])
+    me.may_settle = True
 
     async def settle() -> None:
         nonlocal tries
@@ -138,11 +147,11 @@ async def test_it_settles_once_for_each_timeline_and_again_after_a_failure() -> 
         if tries == 1:
             raise DatabaseError("away")
 
-    settling.settle = settle
+    me.settle = settle
     with pytest.raises(DatabaseError):
-        await settling.look(BEFORE, [])
-    assert settling.timeline is None
-    assert await settling.look(BEFORE, [])
-    assert not await settling.look(BEFORE, [])
-    assert await settling.look(replace(AFTER), [])
-    assert (settling.timeline, tries) == (2, 3)
+        await me.look(BEFORE, [])
+    assert me.timeline is None
+    assert await me.look(BEFORE, [])
+    assert not await me.look(BEFORE, [])
+    assert await me.look(replace(AFTER), [])
+    assert (me.timeline, tries) == (2, 3)

@@ -20,7 +20,8 @@ def node(name: str, state: NodeState = NodeState.SERVING, *, ttl: float = 30.0, 
     return Node(
         id=f"id-{name}", name=name, incarnation=uuid4(), shards=4, version="0.1.0", pid=1, host="host", state_dir="/x",
         place=None, ttl=ttl, margin=margin, started_at=NOW, cordoned_at=NOW if state == NodeState.CORDONED else None,
-        summary=None, state=state, since=None if state == NodeState.SERVING else NOW, seen_at=NOW, rival=None, rival_age=None,
+        summary=None, state=state, since=None if state == NodeState.SERVING else NOW, beat=None, timeline=None, seen_at=NOW,
+        rival=None, rival_age=None,
     )  # fmt: skip
 
 
