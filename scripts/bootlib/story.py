@@ -77,6 +77,7 @@ class Story:
         self._embedded()
         self._server()
         self._restore()
+        self._restore_by_hand()
         self._upgrade()
         self._uninstall()
         assert self._pages.left() == [], "commands of the pages that nothing carries out"
@@ -197,6 +198,28 @@ class Story:
             self._service.carry_out("Restore")
             assert (self._service.count(waiting, "cancelled"), self._service.count(lost, "sent")) == (1, 0)
             self._service.wait_healthy()
+            self._service.send()
+
+    def _restore_by_hand(self) -> None:
+        with self._step("backup page: Restored by other means"):
+            dump, postgres = "/var/tmp/by-hand.dump", "runuser -u postgres --"
+            waiting = self._service.insert(1, run_at="now() + interval '1 day'")
+            self._service.run(f"systemctl stop shardd && {postgres} pg_dump --format=custom --file={dump} shardd")
+            self._service.run("systemctl start shardd")
+            self._service.wait_healthy()
+            self._service.send()
+            self._service.run(f"systemctl stop shardd && {postgres} dropdb shardd")
+            self._service.run(f"{postgres} createdb --owner=shardd --encoding=UTF8 --template=template0 shardd")
+            self._service.run(f"{postgres} pg_restore --dbname=shardd {dump} && rm {dump}")
+            self._service.run("systemctl start --no-block shardd")
+            self._service.until(
+                "status says that it is older",
+                lambda: "shardd db restored" in f"{self._service.status()['problems']}",
+                60,
+            )
+            assert self._service.count(waiting, "scheduled") == 1
+            self._service.carry_out("Restored by other means")
+            self._service.wait_healthy(lambda: self._service.count(waiting, "cancelled") == 1)
             self._service.send()
 
     def _upgrade(self) -> None:

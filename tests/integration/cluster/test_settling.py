@@ -70,7 +70,8 @@ async def test_a_shard_whose_lease_was_lost_waits_for_what_another_node_has_sent
     one, two = make_keeper("one"), make_keeper("two")
     for keeper in (one, two):
         await keeper.register()
-        await keeper.run_cycle(drained, may_take=False)
+        for _ in range(2):
+            await keeper.run_cycle(drained, may_take=False)
     await asyncio.to_thread(standby.wait_caught_up, tcp_server)
     await asyncio.to_thread(standby.stop_following)
     for keeper in (one, two):
@@ -85,9 +86,11 @@ async def test_a_shard_whose_lease_was_lost_waits_for_what_another_node_has_sent
     await asyncio.to_thread(tcp_server.stop, signal.SIGQUIT)
     await asyncio.to_thread(standby.promote)
     await cycle(two)
-    # Longer after the fail-over than any lease of the time before may last.
+    later = 0.0
     for module in (caution, settling):
-        monkeypatch.setattr(module, "boot_now", lambda: boot_now() + TTL + 1)
+        monkeypatch.setattr(module, "boot_now", lambda: boot_now() + later)
+    # Longer after the fail-over than any lease of the time before may last.
+    later += TTL + 1
     for _ in range(2):
         await cycle(two)
     assert two.epochs == {}
@@ -95,6 +98,7 @@ async def test_a_shard_whose_lease_was_lost_waits_for_what_another_node_has_sent
     assert settled == ["one"]
     await cycle(two)
     assert two.epochs == {}, "the first node has not told it yet"
+    later += TTL + 1
     await cycle(one)
     await cycle(two)
     await cycle(one)
