@@ -136,12 +136,13 @@ LIBRARIES = {
 
 
 def locked(file: str) -> dict[str, str]:
-    """The packages that a file locks for this machine, with their versions."""
+    """The packages that a file locks for the last release of this Python, with their versions: the page is one for all."""
     from packaging.requirements import Requirement  # noqa: PLC0415  not needed by those who import the reader below
 
     lines = (line.removesuffix("\\").strip() for line in (ROOT / file).read_text().splitlines())
     found = [Requirement(line) for line in lines if line and not line.startswith(("#", "--"))]
-    return {one.name: next(iter(one.specifier)).version for one in found if not one.marker or one.marker.evaluate()}
+    last = {"python_full_version": f"{sys.version_info.major}.{sys.version_info.minor}.99"}
+    return {one.name: next(iter(one.specifier)).version for one in found if not one.marker or one.marker.evaluate(last)}
 
 
 def licence_of(name: str) -> str:

@@ -142,8 +142,8 @@ async def test_what_is_left_of_an_interrupted_erasure_is_said_and_erased_later(f
     (inbox / "00-1-2.damaged").write_text("half of a message of +6281")
     (daemon.state_dir / "receipts.spool").write_text(f"a receipt of +{person}")
     fleet.rows(
-        "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, host, state_dir) "
-        "VALUES ('another', 'berlin', gen_random_uuid(), 2, '0', 'host-b', '/srv/shardd')"
+        "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl, host, state_dir) "
+        "VALUES ('another', 'berlin', gen_random_uuid(), 2, '0', 9, 'host-b', '/srv/shardd')"
     )
 
     with psycopg.connect(fleet.dsn) as other:

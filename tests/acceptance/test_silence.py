@@ -171,8 +171,8 @@ async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_se
     with connect(superuser_dsn) as owner:
         # It still says that it lives, so nobody settles its claims for it.
         owner.execute(
-            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, seen_at) "
-            "SELECT 'other', 'other', gen_random_uuid(), max(shards), 'x', now() + '1 hour' FROM shardd.nodes"
+            "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl, seen_at) "
+            "SELECT 'other', 'other', gen_random_uuid(), max(shards), 'x', 9, now() + '1 hour' FROM shardd.nodes"
         )
         owner.execute(
             "INSERT INTO shardd.epochs (shard, node, incarnation) "

@@ -133,7 +133,7 @@ async def test_connections_that_became_read_only_are_closed(database: Database, 
         before = await backend()
         with read_only(postgres):
             with pytest.raises(DatabaseError, match=r"is read-only: .*name the primary server in the DSN"):
-                await insist(lambda: database.execute("forget_node", {"id": "x", "incarnation": uuid4()}))
+                await insist(lambda: database.execute("report_rival", {"rival": "x", "incarnation": uuid4()}))
             lost = await anext(listener)
             assert lost.kind == "lost"
             with pytest.raises(DatabaseError, match="is read-only"):
