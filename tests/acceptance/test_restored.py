@@ -154,10 +154,11 @@ async def test_journals_of_a_folder_that_came_back_from_a_snapshot_prove_nothing
         kill_all(daemon)
         await daemon.wait_end()
         # A backend that waits does not notice that its client is dead.
-        late.execute(
+        while late.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name LIKE 'shardd/%'"
-        )
+        ).fetchall():
+            late.execute("SELECT pg_stat_clear_snapshot()")
         late.rollback()
     for path, content in snapshot.items():
         with path.open("r+b") as file:

@@ -231,6 +231,8 @@ class LeaseKeeper:
         """
         self._away = away
         lost = await self._renew()
+        if self.displaced_by is not None:
+            return lost  # at once: before what its workers had can be settled
         # The leases before the nodes: one that expires between the two is seen, hence awaited, and no share of a dead node's.
         held = await self._leases.held()
         asked = boot_now()

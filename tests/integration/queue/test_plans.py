@@ -59,6 +59,10 @@ HOT: dict[str, dict[str, Any]] = {
         "device_ids": ["d1", "d2"], "lanes": ["/reply", "c1/reply"], "epochs": [1, 1], "low_ords": [0, 0], "low_ids": [0, 0],
         "rooms": [1, 5], "peeks": [True, False],
     },
+    "finish_remembered": {
+        "ids": [1, 2], "tokens": [1, 2], "states": ["sent", "in_doubt"], "message_ids": ["m", None], "in_flight": [3],
+        "error": "x",
+    },
     "finish_jobs": {**CLAIMS, **OUTCOMES, "states": ["sent", "failed"], "failures": [0, 1]},
     "release_jobs": {
         **CLAIMS, "failures": [0, 1], "worker_deaths": [0, 1], "delays": [0.0, 1.0],
