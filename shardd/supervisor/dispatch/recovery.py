@@ -319,7 +319,8 @@ class Recovery:
             (outcome,) = self._verdicts([claim], self._records.get(orphan.shard, Record()))
             return outcome
         error = f"node {orphan.node} was lost while this was in flight"
-        return Outcome(*claim.key, Verdict.IN_DOUBT, error=error, at=time.time(), error_class=ErrorClass.NODE)
+        doubt = Outcome(*claim.key, Verdict.IN_DOUBT, error=error, at=time.time(), error_class=ErrorClass.NODE)
+        return self._recalled(claim, doubt)
 
     def _verdicts(self, claims: Sequence[Claim], record: Record) -> list[Outcome]:
         """What became of claims of an earlier supervisor, by a journal, or else by the memory of what was sent."""
