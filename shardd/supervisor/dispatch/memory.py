@@ -94,13 +94,16 @@ class SentMemory:
         """Remember a claim whose message may have left, with a worker that died."""
         self._add(claim, Sent(Verdict.IN_DOUBT, None, time.time()))
 
-    def recall(self, claim: Claim) -> Outcome | None:
+    def recall(self, claim: Claim, proven: str | None = None) -> Outcome | None:
         """How a claim ends whose job was sent, or may have been, under an earlier claim; None: nothing is known.
 
-        A job in doubt that may be sent again is not recalled.
+        `proven`: a verdict that is known without this memory; recalled is what is more than that. A job in doubt that may be
+        sent again is not recalled.
         """
         known = self._known((claim.id, claim.token))
-        if known is None or (known.verdict is Verdict.IN_DOUBT and claim.on_doubt == "retry"):
+        if known is None or known.verdict == proven:
+            return None
+        if known.verdict is Verdict.IN_DOUBT and claim.on_doubt == "retry":
             return None
         self.recognized(1)
         if known.verdict is Verdict.SENT:

@@ -310,7 +310,7 @@ class Recovery:
         """How a claim ends whose epoch has no lease any more; None: that may still be known to somebody."""
         claim = orphan.claim
         if orphan.drained:
-            return self._memory.recall(claim) or Outcome(*claim.key, Verdict.RETURNED, at=time.time())
+            return self._recalled(claim, Outcome(*claim.key, Verdict.RETURNED, at=time.time()))
         if orphan.alive or orphan.incarnation == self._incarnation:
             return None  # its supervisor knows
         if orphan.incarnation in self._earlier and orphan.shard in self.blocked:
@@ -331,8 +331,7 @@ class Recovery:
         """What the memory knows, where that is more than what a journal proves."""
         if outcome.verdict not in (Verdict.RETURNED, Verdict.IN_DOUBT):
             return outcome
-        known = self._memory.recall(claim)
-        return outcome if known is None or known.verdict == outcome.verdict else known
+        return self._memory.recall(claim, outcome.verdict) or outcome
 
     def _remember(self, records: Iterable[Record]) -> None:
         """Note what the journals know: the database may have forgotten the claims themselves."""

@@ -61,6 +61,18 @@ def test_what_is_known_replaces_a_doubt_and_not_the_other_way_round(tmp_path: Pa
         assert each.recall(later(2, on_doubt="retry")) is None
 
 
+def test_what_is_proven_without_it_is_no_loss_of_the_database(tmp_path: Path) -> None:
+    memory = SentMemory(tmp_path)
+    memory.note_started((1, 1, 1, 7))
+    assert memory.recall(later(1), Verdict.IN_DOUBT) is None
+    assert memory.notes() == []
+    memory.note(sent(1))
+    recalled = memory.recall(later(1), Verdict.IN_DOUBT)
+    assert recalled is not None
+    assert recalled.verdict == Verdict.SENT
+    assert "what became of 1 job" in memory.notes()[0]
+
+
 def test_another_supervisor_reads_what_was_written(tmp_path: Path) -> None:
     first = SentMemory(tmp_path)
     first.note(sent(1))
