@@ -19,6 +19,10 @@ SHARE: Final = 4.0
 """Work that is requested again and again leaves this many times its own duration to everything else."""
 
 
+async def do_nothing() -> None:
+    """The default of a callback."""
+
+
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel until every task has ended; exceptions are discarded. Cancelled itself, it still waits for that."""
     left = everyone = set(tasks)

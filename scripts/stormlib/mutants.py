@@ -1,7 +1,7 @@
 """Safeties of shardd, each of which can be removed in a copy of the package: the storm must notice, or else a test.
 
 A safety is removed by replacing a text that occurs exactly once, so one that has moved is noticed, too (tests/unit/storm). Some
-stand behind others: while these hold, no fault shows that one is missing, and only a test of that one does.
+are backed by others: while these hold, no fault shows that one is missing, and only a test of that one does.
 """
 
 from __future__ import annotations

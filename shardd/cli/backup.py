@@ -37,12 +37,15 @@ from shardd.transports.whatsapp.sessions.store import SessionStore
 
 _PLAIN: Final = ["--no-owner", "--no-privileges"]
 """Rights are given by every start, roles belong to the server."""
+NEW_KEYS: Final = (
+    "those in flight become in doubt, and the keys that WhatsApp devices had agreed with recipients are deleted: with old keys, "
+    "recipients cannot decrypt what is sent. New ones are agreed, and no phone is paired again"
+)
+"""What `--sent-since-backup=maybe` does besides cancelling."""
 _ASK: Final = (
     "was anything sent or received after this backup was made? The restored database does not know it. "
-    "--sent-since-backup=maybe: jobs that waited then are cancelled, those in flight become in doubt, and the keys that WhatsApp "
-    "devices had agreed with recipients are deleted: with old keys, recipients cannot decrypt what is sent. New ones are agreed, "
-    "and no phone is paired again. --sent-since-backup=no: all goes on as it was then; only if shardd was stopped before the "
-    "backup and did not run since"
+    f"--sent-since-backup=maybe: jobs that waited then are cancelled, {NEW_KEYS}. --sent-since-backup=no: all goes on as it was "
+    "then; only if shardd was stopped before the backup and did not run since"
 )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from shardd.cli.backup import end_what_waited
+from shardd.cli.backup import NEW_KEYS, end_what_waited
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.help import examples
 from shardd.cli.options import OneOf, database_config_option, run_async
@@ -21,9 +21,7 @@ from shardd.queue.lives import Lives
 
 _ASK: Final = (
     "was anything sent or received that this database does not know? --sent-since-backup=maybe: jobs that wait are cancelled, "
-    "those in flight become in doubt, and the keys that WhatsApp devices had agreed with recipients are deleted: with old keys, "
-    "recipients cannot decrypt what is sent. New ones are agreed, and no phone is paired again. --sent-since-backup=no: all goes "
-    "on as this database knows it; only if nothing was sent since"
+    f"{NEW_KEYS}. --sent-since-backup=no: all goes on as this database knows it; only if nothing was sent since"
 )
 
 

@@ -39,6 +39,10 @@ class Identity:
     cluster: int
     timeline: int
 
+    def follows(self, other: Identity) -> bool:
+        """Whether it was promoted after the other one, of the same cluster."""
+        return self.cluster == other.cluster and self.timeline > other.timeline
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -242,7 +246,7 @@ class Servers:
         if found is None or found == known:
             return
         remedy = "name only this one in the DSN, and " if len(self._hosts) > 1 else ""
-        if known is not None and found.cluster == known.cluster and found.timeline < known.timeline:
+        if known is not None and known.follows(found):
             raise DatabaseError(
                 f"PostgreSQL at {address} was replaced by another server (it writes timeline {found.timeline}, but timeline "
                 f"{known.timeline} has been seen): stop it. If it is the right one, {remedy}restart shardd"

@@ -82,12 +82,7 @@ def compare(memory: BeatMemory, known: LastBeat | None, life: Life) -> Past:
 def what_is_lost(memory: BeatMemory, known: LastBeat | None, server: Identity | None) -> WentBack:
     """How much older the database on this server is."""
     before = memory.server
-    timeline_changed = (
-        before is not None
-        and server is not None
-        and server.cluster == before.cluster
-        and server.timeline > before.timeline
-    )
+    timeline_changed = before is not None and server is not None and server.follows(before)
     if known is None:
         return WentBack(memory.beats, None, timeline_changed)
     seconds = None if known.at is None else max(0.0, memory.at - known.at)

@@ -26,7 +26,7 @@ from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.logs import get_logger
 from shardd.postgres.servers import Identity
-from shardd.queue.beats import BeatMemory, WentBack
+from shardd.queue.beats import BeatMemory
 from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
 from shardd.queue.lives import Lives, Past, compare, what_is_lost
@@ -37,7 +37,7 @@ from shardd.supervisor.cluster.plan import reserve
 from shardd.supervisor.cluster.settling import Settling
 from shardd.supervisor.cluster.sharing import share
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.tasks import end_tasks
+from shardd.tasks import do_nothing, end_tasks
 
 log = get_logger(__name__)
 
@@ -61,10 +61,6 @@ CLONED: Final = (
     "both were resumed from one snapshot of a machine. This one ends without another word to the database. Stop one of the "
     "machines; to run both, delete state.id, incarnations and journal/ in one of them, and give it a `node` of its own"
 )
-
-
-async def _nothing() -> None:
-    pass
 
 
 class LeaseKeeper:
@@ -110,15 +106,13 @@ class LeaseKeeper:
         self.doubt: str | None = None
         """Why the database seems to be older than a state folder; None: it does not. This supervisor ends, and claims nothing."""
         self._lost_at = time.time()
-        self.on_lost_commits: Callable[[WentBack], None] = lambda _: None
-        """Called when a fail-over turns out to have lost a little, before anything is claimed again."""
         self.on_renewed: Callable[[dict[int, int]], None] = lambda _: None
         """Called with shard → epoch after each renewal."""
         self.on_leaving: Callable[[], None] = lambda: None
         """Called when a renewal should tell the other nodes soon that this one stops: they share without it."""
         self.on_lost: Callable[[set[int]], None] = lambda _: None
         """Called at once with shards whose leases turned out to be another node's, or to have run out."""
-        self.before_release: Callable[[], Awaitable[None]] = _nothing
+        self.before_release: Callable[[], Awaitable[None]] = do_nothing
         """Writes what only the holder of a lease may write. Raises DatabaseError."""
         self.drained: Callable[[list[int]], list[int]] = lambda _: []
         """Which of these epochs have nothing in flight or unsettled any more."""
@@ -339,7 +333,6 @@ class LeaseKeeper:
         if lost.is_small and known is not None and known.incarnation == self.incarnation:
             log.warning("a fail-over lost commits", action="lease", beats=lost.lost_beats, seconds=lost.seconds)
             memory.lost, self._lost_at = lost, time.time()
-            self.on_lost_commits(lost)
             await self._leases.go_on_with(known)
             return True
         self.doubt = doubt_of(self._me, lost)

@@ -1,7 +1,7 @@
 """After a fail-over, no shard changes hands before every node has settled again what it had sent.
 
 A standby that lagged behind has jobs queued whose messages were sent. The node that sent them knows them, and no other does. So
-each node settles them when it finds that the server writes another timeline, and tells the others by its next renewal. Until all
+each node settles them when it finds that the server writes another timeline, and reports that by its next renewal. Until all
 have done so, none takes a shard, nor gives a device to a job of a group. A node that is silent for a lease's time is dead, and
 what it knows is out of reach until it starts again.
 
@@ -16,12 +16,9 @@ from shardd.clock import boot_now
 from shardd.logs import get_logger
 from shardd.postgres.servers import Identity
 from shardd.queue.leases import Node
+from shardd.tasks import do_nothing
 
 log = get_logger(__name__)
-
-
-async def _nothing() -> None:
-    pass
 
 
 class Settling:
@@ -36,7 +33,7 @@ class Settling:
         self._changed_at = float("-inf")
         self._awaited: set[str] = set()
         """Nodes that were alive when the server changed."""
-        self.settle: Callable[[], Awaitable[None]] = _nothing
+        self.settle: Callable[[], Awaitable[None]] = do_nothing
         """Settles again what this node has sent. Raises DatabaseError."""
         self.may_settle = True
         """False during a start, until what earlier supervisors left is known."""

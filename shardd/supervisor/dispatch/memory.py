@@ -152,12 +152,6 @@ class SentMemory:
             return
         self._error = None
 
-    def close(self) -> None:
-        """Close the file; it is opened again by the next `write`."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
     # ---- the status
 
     def notes(self) -> list[str]:
@@ -195,8 +189,10 @@ class SentMemory:
         return len(self._current) >= self._most or time.time() - self._began >= self._remember
 
     def _turn_over(self) -> None:
-        """Begin a new file. Raises UnsafeFileError, OSError."""
-        self.close()
+        """Begin a new file, which the next `write` opens. Raises UnsafeFileError, OSError."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
         folder = open_folder(self._state_dir, FOLDER, make=True)
         try:
             with contextlib.suppress(FileNotFoundError):
