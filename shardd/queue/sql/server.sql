@@ -44,12 +44,13 @@ SELECT pg_notify('shardd_nobody', '');
 
 -- name: list_standbys
 -- The standbys that are connected, and for how many seconds each has lacked something on its disk. `mode` is NULL for a user without the
--- rights of pg_monitor. A base backup is none.
-SELECT application_name AS name, sync_state AS mode, coalesce(extract(epoch FROM flush_lag), 0)::float8 AS lag
-  FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' ORDER BY application_name;
+-- rights of pg_monitor. A base backup is none. Needs no locks, as the view pg_stat_replication would.
+SELECT a.application_name AS name, w.sync_state AS mode, coalesce(extract(epoch FROM w.flush_lag), 0)::float8 AS lag
+  FROM pg_stat_get_wal_senders() w JOIN pg_stat_get_activity(NULL) a USING (pid)
+ WHERE w.state IS DISTINCT FROM 'backup' ORDER BY a.application_name;
 
 -- name: replication_settings
 -- `waits`: for how many seconds the oldest commit of this user has waited for a synchronous standby; NULL: none does.
 SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') AS commit,
        (SELECT extract(epoch FROM max(clock_timestamp() - query_start))::float8
-          FROM pg_stat_activity WHERE wait_event_type = 'IPC' AND wait_event = 'SyncRep') AS waits;
+          FROM pg_stat_get_activity(NULL) WHERE wait_event_type = 'IPC' AND wait_event = 'SyncRep') AS waits;

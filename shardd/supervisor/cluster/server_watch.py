@@ -61,8 +61,8 @@ class ServerWatch:
         # In this order: what needs the fewest locks comes first.
         self._locks = await self._limits.locks(LOCKS_FULL)
         self._checked_at = time.monotonic()
-        self._replication = await self._limits.replication()
         await self._check_sessions()
+        self._replication = await self._limits.replication()
         self._notifications = await self._limits.notifications()
         if self._notifications < NOTIFICATIONS_FULL:
             self._keeper = None
