@@ -31,7 +31,7 @@ from shardd.postgres.dsn import complete_dsn
 from shardd.queue.lives import Lives
 from shardd.queue.migrate import migrate
 from shardd.queue.restoring import closed, end_what_may_be_done, sent_since, server_major
-from shardd.state_files import last_start
+from shardd.state_files import Start, last_start
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
 
@@ -98,6 +98,7 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
         raise UsageError(_ASK)
     if glance(config.control_socket) is not None:
         raise UsageError("shardd runs: stop it on every host first")
+    start = _last_start(config) if sent == "no" else None
     with _open(file) as archive:
         async with reach_alone(config) as dsn:
             pg_restore = await _Client.find("pg_restore", dsn)
@@ -110,7 +111,7 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
                     if sent == "maybe":
                         await end_what_waited(config, writing)
                     else:
-                        await _refuse_if_sent(config, writing)
+                        await _refuse_if_sent(start, writing)
                     async with command_pool(config, writing) as database:
                         await Lives(database).begin(f"restored, --sent-since-backup={sent}")
             except BaseException:
@@ -120,12 +121,16 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
     say("restored; next: add the opt-outs that were made since (shardd guide backup), then start shardd")
 
 
-async def _refuse_if_sent(config: Config, dsn: str) -> None:
-    """Raises UsageError when something shows that the backup is older than what was sent."""
+def _last_start(config: Config) -> Start | None:
+    """See `last_start`. Raises UsageError, before anything is restored."""
     try:
-        start = last_start(config.state_dir)
+        return last_start(config.state_dir)
     except OSError as error:
         raise UsageError(f"state_dir {config.state_dir}: whether shardd ran since: {error.strerror}") from error
+
+
+async def _refuse_if_sent(start: Start | None, dsn: str) -> None:
+    """Raises UsageError when something shows that the backup is older than what was sent."""
     if why := await sent_since(dsn, start):
         raise UsageError(
             f"--sent-since-backup=no: {why}, and may have sent messages: repeat with --sent-since-backup=maybe"

@@ -16,6 +16,7 @@ from shardd.embedded import embedded_dsn
 from shardd.errors import DatabaseError, NotMigratedError, UsageError
 from shardd.postgres.dsn import parse_dsn
 from shardd.queue.restoring import SKIPPED_IDS
+from shardd.state_files import ID_FILE
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
 from tests.fixtures.whatsapp_fleet import Fleet
@@ -249,6 +250,17 @@ async def test_that_nothing_was_sent_since_is_not_believed_against_what_shows_it
     ran = await shardd("db", "restore", stopped, "--sent-since-backup=no")
     assert ran.code == UsageError.exit_code
     assert f"shardd was started on state_dir {daemon.home} after the backup was made" in ran.err
+
+    # What this host knows is read before anything is written.
+    postgres.empty_database(dbname)
+    (daemon.home / ID_FILE).rename(tmp_path / "identity")
+    daemon.config_file.write_text(
+        daemon.config_file.read_text().replace(f"state_dir: {daemon.home}", f"state_dir: {tmp_path}/identity")
+    )
+    ran = await shardd("db", "restore", stopped, "--sent-since-backup=no")
+    assert ran.code == UsageError.exit_code
+    assert ran.err.strip() == f"shardd: state_dir {tmp_path}/identity: whether shardd ran since: Not a directory"
+    assert not producer.execute("SELECT FROM pg_namespace WHERE nspname = 'shardd'")
     postgres.empty_database(dbname)
     ran = await shardd("db", "restore", stopped, "--sent-since-backup=maybe")
     assert ran.code == 0, ran.err
