@@ -1,14 +1,13 @@
 """`shardd cluster`: the nodes that share the database, and which of them take shards.
 
-It works on the database alone: a node notices a change at once, whether shardd runs on this host or not.
+It works on the database alone: a node notices a change at once, whether shardd runs on this host or not. `list` also shows the
+nodes of several databases at once (`regions.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import click
 
@@ -17,74 +16,32 @@ from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import confirm
-from shardd.cli.options import database_config_option, json_option, yes_option
-from shardd.cli.output import Text, make_console, number_text, print_json, say, state_text
-from shardd.cli.words import ago, count
+from shardd.cli.nodes import NodeRow, look, moves_in_words, ranges, rows_of, sharing_as_json
+from shardd.cli.options import database_config_option, database_configs_option, json_option, yes_option
+from shardd.cli.output import Text, make_console, number_text, print_json, say
+from shardd.cli.regions import list_regions
+from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.values import closest
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.leases import Node, all_nodes, held_leases, set_cordoned
+from shardd.queue.leases import Node, all_nodes, set_cordoned
 from shardd.states import NodeState
-from shardd.supervisor.cluster.sharing import Move, Sharing, share
 
 _node = click.argument("node", shell_complete=complete_nodes)
 
-FREE: Final = "free"
-"""Instead of the node that holds a shard."""
-NOBODY: Final = "nobody"
-"""Instead of the node that takes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    node: Node
-    holds: list[int]
-    planned: list[int]
-
-    def state(self) -> Text:
-        text = state_text(self.node.state)
-        if self.node.since is not None:
-            text.append(f" {ago(self.node.since)}")
-        if self.node.cordoned_at is not None and self.node.state != NodeState.CORDONED:
-            text.append(", cordoned", "yellow")
-        return text
-
-    def as_json(self) -> dict[str, Any]:
-        node = self.node
-        names = ("name", "id", "state", "since", "cordoned_at", "host", "version", "pid", "state_dir", "started_at")
-        shown = {name: getattr(node, name) for name in (*names, "seen_at", "ttl", "margin")}
-        return shown | {"holds": self.holds, "planned": self.planned, "summary": node.summary}
-
-
-NODES: Final = Listing[_Row](
+NODES: Final = Listing[NodeRow](
     one="node",
     none="no nodes yet: each registers when it starts",
     columns=[
         Column("node", lambda row: row.node.name),
-        Column("state", _Row.state, whole=True),
+        Column("state", NodeRow.state, whole=True),
         Column("shards", lambda row: number_text(len(row.holds)), right=True),
         Column("which", lambda row: ranges(row.holds)),
         Column("version", lambda row: row.node.version, at_least=80),
         Column("host", lambda row: row.node.host, at_least=80),
     ],
 )
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in few words: `0-2, 5`."""
-    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def moves_in_words(moves: Iterable[Move], names: Mapping[str, str]) -> list[str]:
-    """`one → two: 0-2, 5`, by nodes; `names` by their ids."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for move in moves:
-        source = FREE if move.source is None else names.get(move.source, move.source)
-        target = NOBODY if move.target is None else names.get(move.target, move.target)
-        found.setdefault((source, target), []).append(move.shard)
-    return [f"{source} → {target}: {ranges(shards)}" for (source, target), shards in sorted(found.items())]
 
 
 @click.group("cluster", epilog=examples("shardd cluster list"))
@@ -97,23 +54,27 @@ def cluster_group() -> None:
 
 @cluster_group.command("list", epilog=examples("shardd cluster list"))
 @json_option("Print an object with shards, nodes and moves, for programs; times in ISO 8601.")
-@database_config_option
-def list_(*, as_json: bool, config: Config) -> None:
+@database_configs_option
+def list_(*, as_json: bool, configs: list[Config]) -> None:
     """List nodes, their shards, and what moves where.
 
     A node that is `serving` takes shards. One that is `cordoned` holds none until `shardd cluster uncordon`; one that is `away`
     has lost its state folder; one that is `leaving` stops. One that is `silent` is dead, or cut off from the database.
+
+    With several --config, one for each region: the nodes of all, with their devices and problems; a region whose database does
+    not answer is listed as such. The exit code is then 1 if a region does not answer, has a problem, or has a shard that no node
+    holds. With --json: an object whose `regions` are such objects with `config` and `error`.
     """
-    nodes, sharing = with_database(config, _look)
-    rows = [_Row(node, sharing.held_by(node.id), sharing.planned_for(node.id)) for node in nodes]
-    moves = list(sharing.moves())
-    if as_json:
-        named = [{"shard": move.shard, "from": move.source, "to": move.target} for move in moves]
-        print_json({"shards": sharing.shards, "nodes": [row.as_json() for row in rows], "moves": named})
+    if len(configs) > 1:
+        list_regions(configs, as_json=as_json)
         return
-    NODES.show(rows, counted=False)
+    nodes, sharing = with_database(configs[0], look)
+    if as_json:
+        print_json(sharing_as_json(nodes, sharing))
+        return
+    NODES.show(rows_of(nodes, sharing), counted=False)
     console = make_console()
-    for words in moves_in_words(moves, {node.id: node.name for node in nodes}):
+    for words in moves_in_words(sharing.moves(), {node.id: node.name for node in nodes}):
         console.print(Text(f"moves: {words}", "yellow" if sharing.planned else "red"))
 
 
@@ -127,7 +88,7 @@ def cordon(node: str, *, yes: bool, config: Config) -> None:
     Each goes as soon as what it has in flight is finished. The node goes on running and takes no shards, also after a restart,
     until `shardd cluster uncordon`.
     """
-    nodes, sharing = with_database(config, _look)
+    nodes, sharing = with_database(config, look)
     found = find_node(nodes, node)
     if found.serves and not any(one.serves for one in nodes if one.id != found.id):
         confirm(f"no other node takes shards: while {found.name} is cordoned, nothing is sent. Cordon it?", yes=yes)
@@ -154,14 +115,6 @@ def uncordon(node: str, config: Config) -> None:
         say(f"node {found.name} is not cordoned")
         return
     say(f"uncordoned node {found.name}: " + ("it takes its share" if found.alive else "it does not run now"))
-
-
-async def _look(database: Database) -> tuple[list[Node], Sharing]:
-    nodes = await all_nodes(database)
-    leases = await held_leases(database)
-    # Those that run agree; after a change of the config the others are of the past.
-    latest = max(nodes, key=lambda node: (node.alive, node.started_at), default=None)
-    return nodes, share(0 if latest is None else latest.shards, nodes, leases)
 
 
 def find_node(nodes: Sequence[Node], name: str) -> Node:

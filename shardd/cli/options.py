@@ -1,7 +1,7 @@
 """Options and values that many commands share.
 
-A command names one of the three `--config` options and receives a `Config`. Two of them accept a file with errors that do not
-concern the command, and print a warning: an operator must reach the daemon although somebody is editing its config.
+A command names one of the `--config` options and receives a `Config`, or several. All but one of them accept a file with errors
+that do not concern the command, and print a warning: an operator must reach the daemon although somebody is editing its config.
 """
 
 from __future__ import annotations
@@ -88,13 +88,7 @@ def _config_option(load: Callable[[Path, Environment], Config]) -> Decorator:
     def read(context: click.Context, _option: click.Parameter, file: Path) -> Config | None:
         if context.resilient_parsing:  # the shell asks for a completion
             return _to_complete(file)
-        environment = adopt_environment(file)
-        try:
-            return load(file, environment)
-        except ConfigError as error:
-            if (note := environment.note_for(error)) is None:
-                raise
-            raise ConfigError(f"{error}\n{note}") from None
+        return _adopt_and_load(file, load)
 
     return click.option(
         "--config",
@@ -104,6 +98,21 @@ def _config_option(load: Callable[[Path, Environment], Config]) -> Decorator:
         callback=read,
         help="Config file.",
     )
+
+
+def _adopt_and_load(file: Path, load: Callable[[Path, Environment], Config]) -> Config:
+    environment = adopt_environment(file)
+    try:
+        return load(file, environment)
+    except ConfigError as error:
+        if (note := environment.note_for(error)) is None:
+            raise
+        raise ConfigError(f"{error}\n{note}") from None
+
+
+def load_other_config(file: Path) -> Config:
+    """The config of another database than that of the command, as `database_config_option` reads it. Raises ConfigError."""
+    return _adopt_and_load(file, _tolerant(TO_REACH_THE_DATABASE))
 
 
 def _to_complete(file: Path) -> Config | None:
@@ -134,6 +143,25 @@ database_config_option = _config_option(_tolerant(TO_REACH_THE_DATABASE))
 """For a command that only needs the database: a ConfigError only when the file does not say where that is."""
 daemon_config_option = _config_option(_tolerant(TO_ASK_THE_DAEMON))
 """For a command that only needs the running daemon: a ConfigError only when the file does not say where that is."""
+
+
+def _read_several(context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> list[Config]:
+    if context.resilient_parsing:
+        return []
+    return [load_other_config(file) for file in files]
+
+
+database_configs_option = click.option(
+    "--config",
+    "configs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=lambda: (default_config(),),
+    show_default=f"$SHARDD_CONFIG, else {DEFAULT_CONFIG}",
+    callback=_read_several,
+    help="Config file; one for each region.",
+)
+"""For a command that looks at the databases of several regions, passed as `configs`; each as for `database_config_option`."""
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 

@@ -35,7 +35,7 @@ from tests.fixtures.legacy import OldPostgresql
 from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
 from tests.integration.inbound.test_cloud_webhook import free_port
 from tests.support.command import PROGRAM
-from tests.support.guide import ON_A_FRESH_DEBIAN, PAGES, ROOT, Block, blocks
+from tests.support.guide import ON_A_FRESH_DEBIAN, PAGES, ROOT, WITH_TWO_DATABASES, Block, blocks
 from tests.support.node import install_by_npm
 
 pytestmark = pytest.mark.timeout(300)
@@ -375,7 +375,7 @@ RUNS = {
 
 
 def in_order() -> list[Block]:
-    pages = [page for page in PAGES if page not in {*FIRST, *LAST, *ON_A_FRESH_DEBIAN}]
+    pages = [page for page in PAGES if page not in {*FIRST, *LAST, *ON_A_FRESH_DEBIAN, *WITH_TWO_DATABASES}]
     here = [block for page in (*FIRST, *pages, *LAST) for block in blocks(page) if block.runs]
     return [block for block in here if block.language in RUNS]
 

@@ -20,6 +20,8 @@ README: Final = ROOT / "README.md"
 PAGES: Final = {"README": README, **{file.stem: file for file in sorted(GUIDE.glob("*.md"))}}
 ON_A_FRESH_DEBIAN: Final = {"install", "upgrade", "backup"}
 """Pages that scripts/boot carries out."""
+WITH_TWO_DATABASES: Final = {"regions"}
+"""Pages that tests/acceptance/test_regions.py carries out."""
 
 _PARTS: Final = re.compile(
     r"^(?:<!-- (?P<word>[a-z ]+): (?P<value>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$|^#+ (?P<heading>[^\n]+)$",

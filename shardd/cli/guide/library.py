@@ -19,6 +19,7 @@ CHAPTERS: Final = {
         "failures",
         "producers",
         "several-hosts",
+        "regions",
         "container",
         "sizing",
         "upgrade",
