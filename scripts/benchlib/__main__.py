@@ -106,10 +106,10 @@ def whatsapp(quick: bool, devices: int | None, json_path: str | None) -> None:
     "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
 )
 def failover(ttl: float, rounds: int, devices: int, json_path: str | None) -> None:
-    """How long WhatsApp devices are silent when their host is killed or stopped, with and without spare workers.
+    """How long WhatsApp devices are silent after a fault, with and without spare workers.
 
-    Uses only the project's own WhatsApp server on loopback. Takes about five minutes on two cores, which should be idle
-    otherwise.
+    Faults: their host is killed, stopped or cut off from the database, and the database crashes. Uses only the project's own
+    WhatsApp server on loopback. Takes ten minutes or more on two cores, which should be idle otherwise.
     """
     _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, say=_say)), json_path)
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+from stormlib.link import Link
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.embedded.binaries import find_binaries
-from shardd.embedded.home import Home
+from shardd.embedded.home import SOCKET_NAME, Home
 
 REPORTED: Final = (
     "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size",
     "autovacuum_naptime", "jit",
 )  # fmt: skip
 """Server settings that are included in the results."""
+
+LOOK_EVERY: Final = 0.02
 
 
 class Cluster:
@@ -73,6 +78,14 @@ class Cluster:
             connection.execute("SELECT pg_reload_conf()")
         return home
 
+    async def link(self, folder: Path) -> Link:
+        """A link from a socket in `folder` to the server's."""
+        return await Link.to(self._server.home.folder / SOCKET_NAME, folder / SOCKET_NAME)
+
+    def by_link(self, dsn: str, folder: Path) -> str:
+        """The connection string for what is at `dsn`, by that link."""
+        return dsn.replace(quote(str(self._server.home.folder), safe=""), quote(str(folder), safe=""))
+
     def program(self, name: str) -> str | None:
         """The path of a program beside the server's, or in PATH; None if there is none."""
         beside = find_binaries(self._server.home).folder / name
@@ -81,6 +94,14 @@ class Cluster:
     async def start(self) -> None:
         """Create and start the server."""
         await self._server.start()
+
+    async def crash(self) -> None:
+        """End the server at once, as a crash does, and start it again."""
+        pid = self._server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGQUIT)
+        while not await self._server.restart_if_dead():  # noqa: ASYNC110  # another process's end
+            await asyncio.sleep(LOOK_EVERY)
 
     async def stop(self) -> None:
         """Stop the server."""

@@ -1,7 +1,8 @@
-"""`scripts/bench failover`: how long devices are silent when their host dies or is stopped, with and without spare workers.
+"""`scripts/bench failover`: how long devices are silent after a fault, with and without spare workers.
 
-Two hosts (daemons) share the shards of WhatsApp devices on one database. At the moment of the fault each device of the lost host
-gets a message, so the time until that is sent is the time in which the device was silent.
+Two hosts (daemons) share the shards of WhatsApp devices on one database. At the moment of the fault each device of one host gets
+a message, so the time until that is sent is the time in which the device was silent. Faults: the host dies, it is stopped, it is
+cut off from the database, or the database crashes and starts again; then the time counts from the database's first answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psycopg
 from rich.box import SIMPLE
@@ -36,7 +37,12 @@ from tests.whatsapp_server.launch import ServerProcess
 SHARDS: Final = 4
 DEADLINE: Final = 180.0
 LOOK_EVERY: Final = 0.05
-FAULTS: Final = {"kill": "kill -9 of a host", "stop": "planned stop of a host"}
+FAULTS: Final = {
+    "kill": "kill -9 of a host",
+    "stop": "planned stop of a host",
+    "partition": "host cut off from the database",
+    "database": "database crashed, from its start",
+}
 WITHOUT, WITH = "without spare workers", "with spare workers"
 SUBJECTS: Final = {WITHOUT: 0, WITH: None}
 """Each with the value of `supervisor.spares`."""
@@ -44,7 +50,7 @@ SUBJECTS: Final = {WITHOUT: 0, WITH: None}
 
 @dataclass(frozen=True)
 class Silence:
-    """Seconds from a fault until the devices of the lost host had sent."""
+    """Seconds from a fault until the devices of a host had sent."""
 
     first: float
     median: float
@@ -70,7 +76,7 @@ class FailoverResults:
     def show(self, console: Console) -> None:
         """As a table."""
         table = Table(
-            "seconds until the devices of the lost host send", WITHOUT, WITH, "ratio", box=SIMPLE,
+            "seconds until the devices of that host send", WITHOUT, WITH, "ratio", box=SIMPLE,
             title=f"{self.devices} WhatsApp devices, {SHARDS} shards on 2 hosts, lease.ttl {self.ttl:g} s",
         )  # fmt: skip
         for fault, subjects in self.rounds.items():
@@ -115,21 +121,36 @@ async def _round(
     }
     folders = [Path(tempfile.mkdtemp(dir=cluster.folder)) for _ in range(2)]
 
-    def host(number: int) -> Any:
-        return running_daemon(folders[number], {**config, "node": f"host-{number}"}, trust(server))
+    def host(number: int, dsn: str = stock.dsn) -> Any:
+        reached = {**config, "node": f"host-{number}", "database": {**config["database"], "dsn": dsn}}
+        return running_daemon(folders[number], reached, trust(server))
 
     found = {}
     async with AsyncExitStack() as stack:
-        connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
-        bench = _Bench(await stack.enter_async_context(await connect), stock)
+        link = await cluster.link(folders[1])
+        stack.push_async_callback(link.close)
+        bench = await stack.enter_async_context(_Bench(stock))
         await add_devices(bench.producer, stock)
         lasting = await stack.enter_async_context(host(0))
-        for fault, end in (("kill", _kill), ("stop", _stop)):
-            async with host(1) as lost:
+
+        async def partition(lost: Daemon) -> float:
+            await _renewed(lost)
+            link.hang()
+            return time.time()
+
+        async def crash(_: Daemon) -> float:
+            await cluster.crash()
+            await bench.connect()
+            return time.time()
+
+        ends = {"kill": _kill, "stop": _stop, "partition": partition, "database": crash}
+        for fault, end in ends.items():
+            async with host(1, cluster.by_link(stock.dsn, folders[1])) as lost:
                 await _shared(lost, lasting, spares=spares)
                 # Every client is open, as in a fleet at work.
                 await bench.send(stock.sessions)
                 found[fault] = await bench.silence(lost, end)
+                await link.repair()
     return found
 
 
@@ -145,12 +166,17 @@ async def _shared(*hosts: Daemon, spares: int | None) -> None:
         )
 
 
-async def _kill(host: Daemon) -> float:
-    """As when a machine dies: nothing of it finishes what it has begun. Right after a renewal, when its leases last longest."""
+async def _renewed(host: Daemon) -> None:
+    """Wait for its next renewal."""
     left = (await host.status())["lease_margin"]
     while (now := (await host.status())["lease_margin"]) <= left:
         left = now
         await asyncio.sleep(LOOK_EVERY)
+
+
+async def _kill(host: Daemon) -> float:
+    """As when a machine dies: nothing of it finishes what it has begun. Right after a renewal, when its leases last longest."""
+    await _renewed(host)
     workers = await host.workers()
     host.process.send_signal(signal.SIGSTOP)
     for pid in workers:
@@ -167,12 +193,25 @@ async def _stop(host: Daemon) -> float:
 class _Bench:
     """A producer, and what became of its messages."""
 
-    def __init__(self, producer: psycopg.AsyncConnection[Any], stock: Stock) -> None:
-        self.producer = producer
+    producer: psycopg.AsyncConnection[Any]
+
+    def __init__(self, stock: Stock) -> None:
         self._stock = stock
 
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.producer.close()
+
+    async def connect(self) -> None:
+        """Also again, after a crash of the server."""
+        dsn = self._stock.dsn
+        self.producer = await psycopg.AsyncConnection.connect(dsn, autocommit=True, application_name="shardd-bench")
+
     async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[float]]) -> Silence:
-        """End a host; returns when its devices had sent. `end` returns when it did, in POSIX seconds."""
+        """Let a host meet a fault; returns when its devices had sent. `end` returns when that began, in POSIX seconds."""
         mine = {shard["shard"] for shard in (await host.status())["shards"] if shard["state"] == "running"}
         devices = [session for session in self._stock.sessions if shard_of(session, SHARDS) in mine]
         at = await end(host)

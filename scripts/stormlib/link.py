@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose traffic can be cut, stopped or delayed: the network between a node and a server.
+"""A proxy on loopback whose traffic can be cut, stopped or delayed: the network between a node and a server.
 
 Its port stays the same. While it hangs, connections are accepted and nothing is forwarded, not even the end of one: what was
 sent arrives afterwards, as after a partition. While it is cut, connections are reset and new ones refused.
@@ -10,17 +10,19 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 CHUNK = 64 * 1024
 
 
 class Link:
-    """From a port of its own to `target`, a port on loopback."""
+    """From a port of its own to `target`, a port on loopback; or from a UNIX socket, `socket_file`, to another."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path, socket_file: Path | None = None) -> None:
         self.target = target
         self.port = 0
+        self._socket_file = socket_file
         self._flows = asyncio.Event()
         self._flows.set()
         self._delay = 0.0
@@ -28,9 +30,9 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
 
     @classmethod
-    async def to(cls, target: int) -> Self:
+    async def to(cls, target: int | Path, socket_file: Path | None = None) -> Self:
         """An open link."""
-        link = cls(target)
+        link = cls(target, socket_file)
         await link._listen()
         return link
 
@@ -66,6 +68,9 @@ class Link:
         await self.cut()
 
     async def _listen(self) -> None:
+        if self._socket_file is not None:
+            self._listener = await asyncio.start_unix_server(self._serve, self._socket_file, limit=CHUNK)
+            return
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=CHUNK)
         self.port = int(self._listener.sockets[0].getsockname()[1])
 
@@ -74,7 +79,7 @@ class Link:
         upward: asyncio.StreamWriter | None = None
         try:
             await self._flows.wait()
-            from_target, upward = await asyncio.open_connection("127.0.0.1", self.target, limit=CHUNK)
+            from_target, upward = await self._connect()
             self._writers.add(upward)
             await asyncio.gather(self._pump(reader, upward), self._pump(from_target, writer))
         except OSError:
@@ -84,6 +89,11 @@ class Link:
                 if one is not None:
                     self._writers.discard(one)
                     one.transport.abort() if one.transport.is_closing() else one.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self.target, Path):
+            return await asyncio.open_unix_connection(self.target, limit=CHUNK)
+        return await asyncio.open_connection("127.0.0.1", self.target, limit=CHUNK)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):
