@@ -21,7 +21,7 @@ from shardd.tasks import end_tasks
 
 log = get_logger(__name__)
 
-RETRY_FIRST, RETRY_CAP = 0.2, 5.0
+RETRY_FIRST, RETRY_CAP = 0.2, 2.0
 """Seconds until a failed step is retried, after the first and after many failures."""
 REPORT_AFTER: Final = 10.0
 """Seconds for which a step fails before it is a problem: a database that restarts is back sooner."""

@@ -31,6 +31,7 @@ from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
 from shardd.queue.lives import Lives, Past, compare, what_is_lost
 from shardd.supervisor.cluster.caution import Caution
+from shardd.supervisor.cluster.outage import Outage
 from shardd.supervisor.cluster.past import doubt_of
 from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
@@ -86,6 +87,7 @@ class LeaseKeeper:
         self._leases = Leases(database, node=node, incarnation=self.incarnation, ttl=ttl, memory=memory)
         self._lives = Lives(database)
         self._caution = Caution(ttl, margin / CAREFUL_SHARE, None if memory is None else memory.server)
+        self._outage = Outage(ttl)
         self.settling = Settling(node.id, ttl, self._leases.memory.server)
         self._epochs: dict[int, int] = {}
         self.deadlines = Deadlines(0.0, 0.0)
@@ -224,6 +226,7 @@ class LeaseKeeper:
         shards back, for the other nodes.
         """
         self._away = away
+        outage = 0.0 < self.deadlines.soft < boot_now()
         lost = await self._renew()
         if self.displaced_by is not None:
             return lost  # at once: before what its workers had can be settled
@@ -237,13 +240,16 @@ class LeaseKeeper:
         careful = self._caution.advised()
         nodes = await self._leases.nodes()
         self._nodes = [node for node in nodes if node.alive]
+        expected = self._outage.look(nodes, ended=outage)
+        if expected:
+            self._free_at = min(self._free_at, self._outage.until)
         if self._leaving or self.doubt is not None:
             self.picture.look(self._shards, nodes, held, self._epochs, boot_now())
             return lost
         server = self._lives.server
         if await self.settling.look(server, self._nodes):
             self._free_at = boot_now()
-        wanted = set() if away else self._wanted(held)
+        wanted = set() if away else self._wanted(nodes, held, expected)
         if not may_take:
             wanted &= self._epochs.keys()
         for shard in sorted(self._epochs.keys() - wanted - self._moving.keys()):
@@ -359,10 +365,10 @@ class LeaseKeeper:
         finally:
             del self._moving[shard]
 
-    def _wanted(self, held: Iterable[Lease]) -> set[int]:
+    def _wanted(self, nodes: Iterable[Node], held: Iterable[Lease], expected: frozenset[str]) -> set[int]:
         if self.displaced_by is not None:
             return set()
-        return set(share(self._shards, self._nodes, held).planned_for(self._node.id))
+        return set(share(self._shards, nodes, held, expected).planned_for(self._node.id))
 
     def notes(self) -> list[str]:
         """What a fail-over lost that was noticed within the last hour."""

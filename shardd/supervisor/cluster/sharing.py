@@ -45,7 +45,9 @@ class Sharing:
                 yield move
 
 
-def share(shards: int, nodes: Iterable[Node], leases: Iterable[Lease]) -> Sharing:
-    """How these nodes share the shards."""
+def share(
+    shards: int, nodes: Iterable[Node], leases: Iterable[Lease], expected: frozenset[str] = frozenset()
+) -> Sharing:
+    """How these nodes share the shards; `expected`: those that will serve in a moment."""
     held = {lease.shard: lease.node_id for lease in leases}
-    return Sharing(shards, held, plan(shards, [node.id for node in nodes if node.serves], held))
+    return Sharing(shards, held, plan(shards, [node.id for node in nodes if node.serves or node.id in expected], held))

@@ -41,7 +41,7 @@ from shardd.tasks import wait_for_event
 
 log = get_logger(__name__)
 
-RETRY_FIRST, RETRY_CAP = 0.2, 5.0
+RETRY_FIRST, RETRY_CAP = 0.2, 2.0
 """Seconds between tries while the database does not answer."""
 
 LOG_WORDS: Final = {

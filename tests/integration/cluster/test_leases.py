@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from shardd.clock import boot_now
+from shardd.clock import Deadlines, boot_now
 from shardd.errors import AlreadyRunningError, DatabaseError
 from shardd.postgres.servers import Identity
 from shardd.queue.database import Database
@@ -515,6 +515,44 @@ async def test_a_node_that_stops_in_order_leaves_its_shards_at_once(
     assert a.epochs == {}
     await cycle(b, drained)
     assert holders(dsn) == dict.fromkeys(range(8), "b")
+
+
+async def test_after_an_outage_the_first_node_back_leaves_the_others_their_shares(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    a, b = (keeper(database, name, margin=TTL) for name in "ab")  # so that every cycle comes too late
+    for node in (a, b):
+        await node.register()
+    for node in (a, b, a):
+        await cycle(node, drained)
+    before = holders(dsn)
+    for node in (a, b):
+        node.drop_all()
+    expire(dsn)
+    await cycle(a, drained)
+    assert a.epochs.keys() == {shard for shard, node in before.items() if node == "a"}
+    await cycle(b, drained)
+    assert holders(dsn) == before
+
+
+async def test_a_node_that_did_not_survive_an_outage_is_not_awaited_for_long(
+    dsn: str, database: Database, drained: Drained
+) -> None:
+    a, b = (keeper(database, name, ttl=3.0, margin=3.0) for name in "ab")
+    for node in (a, b):
+        await node.register()
+    for node in (a, b, a):
+        await cycle(node, drained)
+    expire(dsn)
+    a.drop_all()
+    await cycle(a, drained)
+    assert len(a.epochs) == 4
+    async with asyncio.timeout(60):
+        while len(a.epochs) < 8:
+            await asyncio.sleep(max(0.0, min(a.due(), 1.0)))
+            # Its own leases are valid all the time.
+            a.deadlines = Deadlines(boot_now() + 1, boot_now() + 1)
+            await cycle(a, drained)
 
 
 async def test_past_its_deadline_a_node_trusts_none_of_its_leases(database: Database, drained: Drained) -> None:
