@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from shardd import __version__
 from shardd.cli.backup import backup, restore
 from shardd.cli.database import find_embedded_dsn, reach_dsn
 from shardd.cli.help import examples
@@ -45,7 +46,8 @@ db_group.add_command(restored)
 async def migrate_command(config: Config) -> None:
     """Migrate the database to this release."""
     async with reach_dsn(config, make=True) as dsn:
-        applied, state = await migrate(dsn), await migration_status(dsn)
+        applied = await migrate(dsn, waits=lambda reason: say(f"waiting: {reason}", err=True))
+        state = await migration_status(dsn)
     for name in applied:
         say(f"applied {name}")
     if not applied:
@@ -129,6 +131,12 @@ def _show(state: DatabaseState) -> None:
 def _print_notes(state: DatabaseState) -> None:
     if not state.producer_role:
         say(f"note: {NO_PRODUCER_ROLE}", err=True)
+    if any(one.state == "newer" for one in state.migrations):
+        say(
+            f"note: shardd {state.defined_by} has migrated this database, and this release, {__version__}, can run on "
+            "it; functions and rights stay as they are",
+            err=True,
+        )
     if not state.inbox_role:
         say(f"note: {NO_INBOX_ROLE}", err=True)
     if state.superuser:

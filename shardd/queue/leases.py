@@ -182,6 +182,8 @@ class Leases:
         self.memory = memory or BeatMemory()
         self.former = self.memory.beats_known()
         """The last beats of the state folder before this incarnation: who has stored one of them, on this lock, is dead."""
+        self.migrations = 0
+        """How many the database had at the last renewal: a newer release may have applied some."""
         self._database = database
         # One statement after the other: one that waited for a connection would not know the beat of the one before it.
         self._turn = asyncio.Lock()
@@ -234,6 +236,7 @@ class Leases:
             (row,) = await self._database.rows(Record, "renew_leases", self._mine(params))
             if row["beats"] is not None:
                 await self.memory.acknowledge(row["beats"], row["at"], row["life"], self._database.server)
+            self.migrations = row["migrations"]
         return Renewed(row["beats"] is not None, set(row["epochs"]), row["doubt"])
 
     async def go_on_with(self, known: LastBeat) -> None:

@@ -5,14 +5,28 @@ that only the owner of the schema can take: afterwards the database is at this r
 that start at once, the second waits and finds nothing to do. The SHA-256 of each file is recorded: a file that was edited after
 it was applied would make databases differ unnoticed. At the end of each run, `definitions.sql` writes what this release defines
 in Python, `numbering.sql` the numbering plans of all countries, `revokes.sql` takes unintended rights from PUBLIC, and
-`grants.sql` gives the producers' role its rights, if it exists.
+`grants.sql` gives the producers' role its rights, if it exists. A release leaves alone what a newer one has written of these.
+
+During an upgrade of several hosts, nodes of two releases run on the schema of the newer one. The rules for a migration:
+
+- It expands: it adds tables, columns (nullable, or with a constant default), functions and values. What an older release reads,
+  writes or calls stays, with its meaning, until a later release, whose migration names the first one that does without.
+- Its header names the oldest release that can run on the schema after it: `-- oldest release: 0.2.0`. Without that line it is
+  this release. The migration is refused while an older node runs (`shardd.queue.releases`), and older nodes are afterwards.
+- What an older node does not know, it drops: a new column of jobs is lost when such a node archives the row. So `grants.sql` lets
+  producers write the column only one release after the one that added it.
+- Triggers and functions run for older nodes, too: they take what those write.
+- It holds its locks briefly: no rewrite of a table, no scan of a large one (constraints are NOT VALID, rows are filled in
+  later). While it waits for a lock, nobody else gets that, so it waits half a second, makes room, and tries again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,12 +36,16 @@ from typing import Final, Literal
 
 import psycopg
 
+from shardd import __version__
 from shardd.config import TRANSPORTS
-from shardd.errors import DatabaseError
+from shardd.errors import BlockedError, DatabaseError
 from shardd.postgres.errors import describe_error
+from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.columns import QUERIES, fill_in, quoted
-from shardd.queue.database import Record, column_of, first, rows_of
+from shardd.queue.database import Database, Record, column_of, first, rows_of
+from shardd.queue.releases import is_older, last_defined, oldest_release, order, refuse_older_nodes
+from shardd.tasks import TaskSet
 
 DEFINITIONS: Final = "definitions.sql"
 NUMBERING: Final = "numbering.sql"
@@ -46,6 +64,13 @@ _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _CONNECT_TIMEOUT: Final = 10.0
 _STATEMENT_TIMEOUT: Final = 3600.0  # seconds: a migration of a large table is given its time
 _LOCK_TIMEOUT: Final = "60s"
+"""For the lock on the record of migrations, which keeps nobody waiting but others that migrate."""
+_BRIEF: Final = 0.5
+"""Seconds for any other lock: less than PostgreSQL's deadlock_timeout, so that of two it is the migration that fails."""
+_ROOM: Final = 2.0
+"""Seconds between tries."""
+_TRIES: Final = 180.0
+"""Seconds of tries, after which a start ends with the reason; systemd would end it later without."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,11 @@ class Migration:
         """Of the text, so that different line ends in a checkout do not matter."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @property
+    def oldest_release(self) -> str | None:
+        """That can run on the schema after it; None: the file does not say. Raises DatabaseError."""
+        return oldest_release(self.text, self.file_name)
+
 
 @dataclass(frozen=True)
 class MigrationState:
@@ -73,8 +103,18 @@ class MigrationState:
 
     version: int
     name: str
-    state: Literal["applied", "pending", "changed", "unknown"]
+    state: Literal["applied", "pending", "changed", "newer", "unknown"]
+    """newer: this release does not know it, and can run on the schema after it. unknown: it cannot."""
     applied_at: datetime | None
+    release: str | None = None
+    """Which applied it."""
+    oldest_release: str | None = None
+    """Which can run on the schema after it."""
+
+    @property
+    def file_name(self) -> str:
+        """The name in the folder."""
+        return f"{self.version:04}_{self.name}.sql"
 
 
 @dataclass(frozen=True)
@@ -97,11 +137,13 @@ class DatabaseState:
     open_means: list[str]
     """What every login may create here, and fill the server with: advisory locks, large objects."""
     migrations: list[MigrationState]
+    defined_by: str | None = None
+    """The release whose functions and rights it has."""
 
     @property
     def current(self) -> bool:
         """Whether this release can run on the database as it is."""
-        return not self.closed and all(migration.state == "applied" for migration in self.migrations)
+        return not self.closed and all(one.state in ("applied", "newer") for one in self.migrations)
 
 
 def load_migrations(folder: Traversable | None = None) -> list[Migration]:
@@ -122,43 +164,89 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
     return found
 
 
-async def migrate(dsn: str, folder: Traversable | None = None) -> list[str]:
+async def migrate(
+    dsn: str,
+    folder: Traversable | None = None,
+    *,
+    release: str = __version__,
+    waits: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """Apply what is missing; returns the file names that were applied.
 
-    Raises DatabaseError, and then nothing was changed. Without the producers' role the rights wait for the next run;
-    `migration_status` reports it.
+    `waits` is called with the reason whenever a try finds a table locked. Raises DatabaseError, and then nothing was changed.
+    Without the producers' role the rights wait for the next run; `migration_status` reports it.
     """
     folder = folder or files("shardd.queue").joinpath("migrations")
     migrations = load_migrations(folder)
+    give_up = time.monotonic() + _TRIES
     async with _connect(dsn) as connection:
         await _ensure_roles(connection)
+        backend = await LockWatch.backend_of(connection)
         while True:
+            watch = LockWatch(backend, lambda: _connect(dsn, changes=False), every=0.4 * _BRIEF)
             try:
-                return await _migrate(connection, folder, migrations)
+                async with _running(watch):
+                    return await _migrate(connection, folder, migrations, release)
             except _AnotherMadeItError:
                 continue
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+                reason = f"a table is in use: {watch.blocker or describe_error(error, dsn)}"
+                if time.monotonic() > give_up:
+                    raise BlockedError(f"nothing was migrated in {_TRIES:g} s, because {reason}") from error
+                waits(reason)
+            await asyncio.sleep(_ROOM)
+
+
+@asynccontextmanager
+async def _running(watch: LockWatch) -> AsyncGenerator[None]:
+    watches = TaskSet()
+    watches.start(watch.run(), lambda _: None)
+    try:
+        yield
+    finally:
+        watch.end()
+        await watches.end()
 
 
 class _AnotherMadeItError(Exception):
     """The record of migrations came into being while this connection was about to make it."""
 
 
-async def _migrate(connection: Connection, folder: Traversable, migrations: Sequence[Migration]) -> list[str]:
+async def _migrate(
+    connection: Connection, folder: Traversable, migrations: Sequence[Migration], release: str
+) -> list[str]:
     async with connection.transaction():
         await connection.execute(QUERIES["begin_migrating"], {"timeout": _LOCK_TIMEOUT})
         await _lock(connection)
-        states = _compare(migrations, await rows_of(connection, Record, QUERIES["applied_migrations"]))
-        _refuse_strange(states)
-        pending = [one for one, state in zip(migrations, states, strict=True) if state.state == "pending"]
-        for migration in pending:
+        await connection.execute(QUERIES["wait_briefly"], {"timeout": f"{_BRIEF * 1000:.0f}"})
+        states = _compare(migrations, await rows_of(connection, Record, QUERIES["applied_migrations"]), release)
+        if strange := _strange(states, release):
+            raise DatabaseError(strange)
+        missing = {state.version for state in states if state.state == "pending"}
+        pending = [one for one in migrations if one.version in missing]
+        needed = [(one.file_name, one.oldest_release or release) for one in pending]
+        await refuse_older_nodes(connection, needed, release)
+        for migration, (_, oldest) in zip(pending, needed, strict=True):
             await _apply(connection, migration.file_name, migration.text)
             record = {"version": migration.version, "name": migration.name, "sha256": migration.sha256}
-            await connection.execute(QUERIES["record_migration"], record)
-        for name in (DEFINITIONS, NUMBERING, REVOKES, GRANTS):
-            file = folder.joinpath(name)
-            if file.is_file() and (name != GRANTS or (await _producer_role(connection))["is_there"]):
-                await _apply(connection, name, fill_in(file.read_text(encoding="utf-8"), {"transports": _transports()}))
+            await connection.execute(
+                QUERIES["record_migration"], record | {"release": release, "oldest_release": oldest}
+            )
+        defined = await last_defined(connection)
+        if defined is None or not is_older(release, defined):
+            await _define(connection, folder)
+            await connection.execute(QUERIES["record_definitions"], {"release": release})
+        # One may have started meanwhile. One that starts from now on finds these migrations when it takes its leases.
+        await refuse_older_nodes(connection, needed, release)
     return [migration.file_name for migration in pending]
+
+
+async def _define(connection: Connection, folder: Traversable) -> None:
+    """Write the functions and rights of this release."""
+    for name in (DEFINITIONS, NUMBERING, REVOKES, GRANTS):
+        file = folder.joinpath(name)
+        if file.is_file() and (name != GRANTS or (await _producer_role(connection))["is_there"]):
+            await _apply(connection, name, fill_in(file.read_text(encoding="utf-8"), {"transports": _transports()}))
 
 
 def _transports() -> str:
@@ -184,7 +272,7 @@ async def _lock(connection: Connection) -> None:
         raise _AnotherMadeItError from error
 
 
-async def migration_status(dsn: str, folder: Traversable | None = None) -> DatabaseState:
+async def migration_status(dsn: str, folder: Traversable | None = None, *, release: str = __version__) -> DatabaseState:
     """What the database is and whether each migration is applied; changes nothing."""
     migrations = load_migrations(folder)
     async with _connect(dsn, changes=False) as connection:
@@ -195,13 +283,15 @@ async def migration_status(dsn: str, folder: Traversable | None = None) -> Datab
         open_means = await column_of(connection, QUERIES["open_means"])
         has_record = await _has_record(connection)
         applied = await rows_of(connection, Record, QUERIES["applied_migrations"]) if has_record else []
+        defined_by = await last_defined(connection) if has_record else None
     return DatabaseState(
         **server,
         producer_role=producer_role,
         inbox_role=inbox_role,
         open_rights=open_rights,
         open_means=open_means,
-        migrations=_compare(migrations, applied),
+        migrations=_compare(migrations, applied, release),
+        defined_by=defined_by,
     )
 
 
@@ -240,41 +330,56 @@ async def _ensure_roles(connection: Connection) -> None:
                 await connection.execute(QUERIES[create])
 
 
-def _compare(migrations: Sequence[Migration], applied: Sequence[Record]) -> list[MigrationState]:
+def _compare(migrations: Sequence[Migration], applied: Sequence[Record], release: str) -> list[MigrationState]:
     here = {migration.version: migration for migration in migrations}
     there = {record["version"]: record for record in applied}
     states = []
     for version in sorted(here.keys() | there.keys()):
         migration, record = here.get(version), there.get(version)
+        if record is None:
+            states.append(MigrationState(version, here[version].name, "pending", None))
+            continue
+        state: Literal["applied", "changed", "newer", "unknown"]
         if migration is None:
-            states.append(MigrationState(version, there[version]["name"], "unknown", there[version]["applied_at"]))
-        elif record is None:
-            states.append(MigrationState(version, migration.name, "pending", None))
+            state = "unknown" if is_older(release, record["oldest_release"]) else "newer"
         else:
             same = (migration.name, migration.sha256) == (record["name"], record["sha256"])
-            state: Literal["applied", "changed"] = "applied" if same else "changed"
-            states.append(MigrationState(version, migration.name, state, record["applied_at"]))
+            state = "applied" if same else "changed"
+        releases = record["release"], record["oldest_release"]
+        name = record["name"] if migration is None else migration.name
+        states.append(MigrationState(version, name, state, record["applied_at"], *releases))
     return states
 
 
-def _refuse_strange(states: Sequence[MigrationState]) -> None:
+async def why_not(database: Database, migrations: Sequence[Migration], release: str = __version__) -> str | None:
+    """Why this release, with its migrations, cannot run on the database any more; None: it can. Raises DatabaseError."""
+    return _strange(_compare(migrations, await database.rows(Record, "applied_migrations"), release), release)
+
+
+def _strange(states: Sequence[MigrationState], release: str) -> str | None:
+    """What this release does not know and cannot run on, or knows otherwise; None: nothing."""
     for state in states:
-        label = f"{state.version:04}_{state.name}.sql"
-        if state.state == "unknown":
-            raise DatabaseError(
-                f"the database was migrated by a newer shardd: {label}, applied at {state.applied_at:%Y-%m-%d %H:%M} UTC, "
-                "is unknown here. Upgrade shardd, or restore a backup from before that"
-            )
         if state.state == "changed":
-            raise DatabaseError(
-                f"{label} is not the file that was applied to this database at {state.applied_at:%Y-%m-%d %H:%M} UTC: restore "
-                "the file; changes of the schema belong in a new migration"
+            return (
+                f"{state.file_name} is not the file that was applied to this database at {state.applied_at:%Y-%m-%d %H:%M} UTC: "
+                "restore the file; changes of the schema belong in a new migration"
             )
+    unknown = [state for state in states if state.state == "unknown"]
+    if not unknown:
+        return None
+    last = max(unknown, key=lambda state: order(state.oldest_release or ""))
+    return (
+        f"the database was migrated by a newer shardd, {last.release}: {last.file_name}, applied at "
+        f"{last.applied_at:%Y-%m-%d %H:%M} UTC, needs shardd {last.oldest_release} or newer, and this is {release}. Upgrade "
+        f"shardd to {last.oldest_release}, or restore a backup from before that"
+    )
 
 
 async def _apply(connection: Connection, name: str, text: str) -> None:
     try:
         await connection.execute(text.encode())
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        raise
     except psycopg.Error as error:
         position = error.diag.statement_position
         line = f":{text.count(chr(10), 0, int(position)) + 1}" if position else ""

@@ -39,6 +39,7 @@ from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.cluster.picture import report_to_others
 from shardd.supervisor.cluster.renewal import Renewal
+from shardd.supervisor.cluster.schema_watch import SchemaWatch
 from shardd.supervisor.cluster.session_pool import SessionPool
 from shardd.supervisor.cluster.session_store import devices_with_sessions, numbers_of
 from shardd.supervisor.cluster.state_folder import StateLock, StateWatch
@@ -306,6 +307,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         read_devices=device_sync.sync,
         renewed=router.wake,
         end=end,
+        why_not=SchemaWatch(pools.leases).why_not,
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )

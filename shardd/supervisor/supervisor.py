@@ -127,7 +127,7 @@ class Supervisor:
 
     async def _serve(self, dsn: str, lifeline: int, lock: StateLock, control: Control) -> None:
         self._starting.enter("migrating the database")
-        for name in await migrate(dsn):
+        for name in await migrate(dsn, waits=self._migration_waits):
             log.info("migrated", action="migrate", migration=name)
         self._starting.migrated = True
         self._starting.enter("comparing the state folder with the database")
@@ -181,6 +181,10 @@ class Supervisor:
             control.node = composition.node
             await ServiceGroup(composition.services, self._service_failed).run(self._stop, self._stopping)
             log.info("stopped", action="stop")
+
+    def _migration_waits(self, reason: str) -> None:
+        self._starting.enter(f"migrating the database, which has to wait: {reason}")
+        log.warning("the migration of the database has to wait", action="migrate", reason=reason)
 
     def _stopping(self) -> None:
         assert self._composition is not None

@@ -62,8 +62,8 @@ UPDATE shardd.nodes SET rival = %(rival)s || coalesce(' at ' || host(inet_client
 -- name: renew_leases
 -- Records that this incarnation is alive, and whether it is away or `leaving` (see release_leases), and renews the leases under its epochs. An
 -- expired lease is not renewed: another node may be taking it over. Returns the epochs that are still valid, and the node's beats; NULL, and
--- nothing is changed, if this supervisor is not the node's present one; and the life of the database (see last_life). An epoch identifies a lease only together with its node: a fail-over
--- that loses commits can hand out a number again.
+-- nothing is changed, if this supervisor is not the node's present one; and the life of the database (see last_life); and the last migration: a newer release may have applied one. An epoch identifies a
+-- lease only together with its node: a fail-over that loses commits can hand out a number again.
 WITH seen AS (
     UPDATE shardd.nodes SET seen_at = now(), beats = beats + (beat IS DISTINCT FROM %(next)s)::integer, beat = %(next)s, beat_at = now(),
            address = host(inet_client_addr()), away_since = CASE WHEN %(away)s THEN coalesce(away_since, now()) END,
@@ -75,7 +75,8 @@ WITH seen AS (
      WHERE epoch = ANY (%(epochs)s::bigint[]) AND node_id = %(id)s AND expires_at > now() AND EXISTS (SELECT FROM seen)
     RETURNING epoch
 )
-SELECT array(SELECT epoch FROM renewed) AS epochs, seen.beats, seen.at, extract(epoch FROM life.began_at)::float8 AS life, life.doubt
+SELECT array(SELECT epoch FROM renewed) AS epochs, seen.beats, seen.at, extract(epoch FROM life.began_at)::float8 AS life, life.doubt,
+       coalesce((SELECT max(version) FROM shardd.migrations), 0) AS migrations
   FROM (SELECT) AS always LEFT JOIN seen ON true
   LEFT JOIN (SELECT began_at, doubt FROM shardd.lives ORDER BY began_at DESC LIMIT 1) AS life ON true;
 

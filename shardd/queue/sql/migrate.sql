@@ -13,14 +13,25 @@ LOCK TABLE shardd.migrations IN SHARE ROW EXCLUSIVE MODE;
 -- The owner of the schema, and whether that is us: the owner can replace everything in it.
 SELECT nspowner::regrole::text AS owner, pg_has_role(nspowner, 'USAGE') AS is_ours FROM pg_namespace WHERE nspname = 'shardd';
 
+-- name: wait_briefly
+-- How long this transaction waits for a lock from here on, in milliseconds.
+SELECT set_config('lock_timeout', %(timeout)s, true);
+
 -- name: create_migrations
--- The schema and the record itself. Simple protocol: two statements.
+-- The schema and the record itself. Simple protocol: several statements.
 CREATE SCHEMA IF NOT EXISTS shardd;
 CREATE TABLE IF NOT EXISTS shardd.migrations (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     sha256     text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    release    text NOT NULL,        -- which applied it
+    oldest_release text NOT NULL     -- which can run on the schema after it, without the file
+);
+-- Which releases have written definitions.sql and what goes with it. Only the newest of them does.
+CREATE TABLE IF NOT EXISTS shardd.releases (
+    release    text PRIMARY KEY,
+    defined_at timestamptz NOT NULL DEFAULT now()
 );
 
 -- name: has_migrations
@@ -29,11 +40,28 @@ SELECT to_regclass('shardd.migrations') IS NOT NULL;
 
 -- name: applied_migrations
 -- The applied migrations, in order.
-SELECT version, name, sha256, applied_at FROM shardd.migrations ORDER BY version;
+SELECT version, name, sha256, applied_at, release, oldest_release FROM shardd.migrations ORDER BY version;
 
 -- name: record_migration
 -- Records that a migration was applied.
-INSERT INTO shardd.migrations (version, name, sha256) VALUES (%(version)s, %(name)s, %(sha256)s);
+INSERT INTO shardd.migrations (version, name, sha256, release, oldest_release)
+VALUES (%(version)s, %(name)s, %(sha256)s, %(release)s, %(oldest_release)s);
+
+-- name: defining_releases
+-- The releases that have written their functions and rights.
+SELECT release FROM shardd.releases;
+
+-- name: record_definitions
+-- Records that a release has written its functions and rights.
+INSERT INTO shardd.releases (release) VALUES (%(release)s) ON CONFLICT (release) DO UPDATE SET defined_at = now();
+
+-- name: has_nodes
+-- Whether nodes can have registered.
+SELECT to_regclass('shardd.nodes') IS NOT NULL;
+
+-- name: live_releases
+-- The release of every node that runs. A newer release asks this before its migrations, so these columns stay as they are for ever.
+SELECT name, host, version FROM shardd.nodes WHERE seen_at > now() - make_interval(secs => ttl) ORDER BY name, id;
 
 -- name: producer_role
 -- Whether the group role of the producers exists, and whether we may create it.

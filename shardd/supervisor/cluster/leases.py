@@ -130,6 +130,11 @@ class LeaseKeeper:
         return self._nodes
 
     @property
+    def migrations(self) -> int:
+        """How many the database had when the leases were last renewed."""
+        return self._leases.migrations
+
+    @property
     def serving(self) -> dict[int, int]:
         """Shard → epoch of what it holds and keeps."""
         return {shard: epoch for shard, epoch in self._epochs.items() if shard not in self._moving}

@@ -31,12 +31,14 @@ class Ownership(Service):
         read_devices: Callable[[], Awaitable[None]],
         renewed: Callable[[], None],
         end: Callable[[SharddError], None],
+        why_not: Callable[[int], Awaitable[str | None]],
         hindered_for: Callable[[], float],
         away_after: float,
     ) -> None:
         """`read_devices`: brings the devices up to date before a new shard sends. `renewed`: jobs may be claimed again.
 
-        `end`: ends the supervisor, because another one is this node now.
+        `end`: ends the supervisor, because another one is this node now. `why_not`: why this release cannot run on a database
+        with so many migrations.
 
         `hindered_for`: seconds for which this node has been unable to hand jobs over; it takes no shards then, and gives its
         own to other nodes after `away_after` seconds.
@@ -47,6 +49,7 @@ class Ownership(Service):
         self._read_devices = read_devices
         self._renewed = renewed
         self._end = end
+        self._why_not = why_not
         self._hindered_for = hindered_for
         self._away_after = away_after
 
@@ -63,6 +66,8 @@ class Ownership(Service):
         await self._keeper.run_cycle(self._workers.give_back)
         if self._keeper.doubt is not None:
             raise DatabaseError(explain(self._keeper.doubt))
+        if (why := await self._why_not(self._keeper.migrations)) is not None:
+            raise DatabaseError(why)
 
     async def renew(self) -> None:
         """Renew once, and pass on what changed. Raises DatabaseError."""
@@ -84,6 +89,9 @@ class Ownership(Service):
         if self._keeper.doubt is not None:
             # The next start waits for the answer of a person. What is in flight may end.
             self._end(DatabaseError(explain(self._keeper.doubt)))
+            return
+        if (why := await self._why_not(self._keeper.migrations)) is not None:
+            self._end(DatabaseError(why))
             return
         epochs = self._keeper.serving
         kept = {

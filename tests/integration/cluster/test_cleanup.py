@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
 
 
-FIXED = {"migrations", "settings", "transports", "device_states", "country_codes", "pseudonym_key"}
+FIXED = {"migrations", "releases", "settings", "transports", "device_states", "country_codes", "pseudonym_key"}
 WORKED_OFF = {"jobs", "order_groups", "lane_waits", "forgetting", "webhook_failures", "deleted_media"}
 KEPT_FOR_A_TIME = {
     *("archive", "dedupe_keys", "contacts", "device_days", "campaign_days", "messages", "outbox", "nodes", "epochs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -14,6 +15,9 @@ from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError
 from shardd.queue.migrate import load_migrations, migrate, migration_status
 from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
+
+PATIENCE = 30.0
+"""Seconds after which a test fails because something hangs."""
 
 
 @pytest.fixture
@@ -98,11 +102,136 @@ async def test_other_line_ends_are_the_same_file(empty_dsn: str, folder: Path) -
 
 
 async def test_a_database_of_a_newer_release_is_refused(empty_dsn: str, folder: Path) -> None:
-    await migrate(empty_dsn, folder)
+    """Without a word in the file, which then counts as one on which nothing older can run."""
+    await migrate(empty_dsn, folder, release="0.10.0")
     (folder / "0002_second.sql").unlink()
-    assert await states(empty_dsn, folder) == ["applied", "unknown"]
-    with pytest.raises(DatabaseError, match=r"by a newer shardd: 0002_second\.sql, applied at .* is unknown here"):
+    (state,) = (await migration_status(empty_dsn, folder, release="0.9.0")).migrations[1:]
+    assert (state.state, state.release, state.oldest_release) == ("unknown", "0.10.0", "0.10.0")
+    told = (
+        r"by a newer shardd, 0\.10\.0: 0002_second\.sql, applied at .* needs shardd 0\.10\.0 or newer, and this is 0\.9\.0\. "
+        r"Upgrade shardd to 0\.10\.0, or restore a backup from before that$"
+    )
+    with pytest.raises(DatabaseError, match=told):
+        await migrate(empty_dsn, folder, release="0.9.0")
+
+
+@pytest.fixture
+def newer(tmp_path: Path, folder: Path) -> Path:
+    """The folder of release 0.3.0, beside that of 0.2.0, which can run on its schema; each counts its runs."""
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    for file in folder.glob("0*.sql"):
+        write(newer, file.name, file.read_text())
+    write(
+        newer, "0003_third.sql", "-- Something new.\n-- oldest release: 0.2.0\nCREATE TABLE shardd.third (id integer);"
+    )
+    for one, release in ((folder, "0.2.0"), (newer, "0.3.0")):
+        text = f"CREATE OR REPLACE FUNCTION shardd.of_release() RETURNS text LANGUAGE sql AS $$ SELECT '{release}' $$;"
+        write(one, "definitions.sql", text)
+    return newer
+
+
+def value(dsn: str, query: LiteralString) -> Any:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query).fetchone()
+    return None if row is None else row[0]
+
+
+async def test_an_older_release_runs_on_what_a_newer_one_left_for_it_and_leaves_its_functions_alone(
+    empty_dsn: str, folder: Path, newer: Path
+) -> None:
+    await migrate(empty_dsn, folder, release="0.2.0")
+    assert await migrate(empty_dsn, newer, release="0.3.0") == ["0003_third.sql"]
+    for _ in range(2):
+        assert await migrate(empty_dsn, folder, release="0.2.0") == []
+        assert value(empty_dsn, "SELECT shardd.of_release()") == "0.3.0"
+    state = await migration_status(empty_dsn, folder, release="0.2.0")
+    assert (state.current, state.defined_by) == (True, "0.3.0")
+    third = state.migrations[2]
+    assert (third.state, third.release, third.oldest_release) == ("newer", "0.3.0", "0.2.0")
+    # The newest one goes on writing them, and so does one of the same release.
+    assert await migrate(empty_dsn, newer, release="0.3.0") == []
+    write(newer, "definitions.sql", (newer / "definitions.sql").read_text().replace("0.3.0", "0.3.1"))
+    assert await migrate(empty_dsn, newer, release="0.3.1") == []
+    assert value(empty_dsn, "SELECT shardd.of_release()") == "0.3.1"
+    # One that came before what the file names cannot run on it.
+    assert not (await migration_status(empty_dsn, folder, release="0.1.9")).current
+    with pytest.raises(DatabaseError, match=r"0003_third\.sql, .* needs shardd 0\.2\.0 or newer, and this is 0\.1\.9"):
+        await migrate(empty_dsn, folder, release="0.1.9")
+
+
+async def test_an_older_release_leaves_functions_alone_that_came_without_a_migration(
+    empty_dsn: str, folder: Path, newer: Path
+) -> None:
+    (newer / "0003_third.sql").unlink()
+    await migrate(empty_dsn, newer, release="0.3.0")
+    await migrate(empty_dsn, folder, release="0.2.0")
+    assert value(empty_dsn, "SELECT shardd.of_release()") == "0.3.0"
+
+
+@pytest.mark.parametrize("named", ["0.3", "soon", "", "0.3.0 or so"])
+async def test_a_file_that_names_no_release_is_refused(empty_dsn: str, folder: Path, named: str) -> None:
+    write(folder, "0003_third.sql", f"-- oldest release: {named}\nSELECT 1;")
+    with pytest.raises(DatabaseError, match=rf"0003_third\.sql names the oldest release '{named}': write one such as"):
         await migrate(empty_dsn, folder)
+
+
+async def test_what_live_nodes_cannot_run_on_is_refused_before_anything_changes(
+    empty_dsn: str, folder: Path, newer: Path
+) -> None:
+    nodes = """
+        CREATE TABLE shardd.nodes (id text, name text, host text, version text, ttl float8, seen_at timestamptz DEFAULT now());
+        INSERT INTO shardd.nodes VALUES ('1', 'old', 'alpha', '0.2.9', 30), ('2', 'new', 'beta', '0.4.0', 30),
+            ('3', 'older', 'gamma', '0.2.1', 30);
+        INSERT INTO shardd.nodes VALUES ('4', 'stopped', 'delta', '0.2.0', 30, '-infinity'),
+            ('5', 'lost', 'epsilon', '0.2.0', 30, now() - interval '31 s')"""
+    await migrate(empty_dsn, folder, release="0.2.0")
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute(nodes)
+    which = r"old on host alpha \(shardd 0\.2\.9\), older on host gamma \(shardd 0\.2\.1\)"
+    for header, needed, fix in (
+        ("", "0.4.0", "stop them first"),
+        ("-- oldest release: 0.3.0\n", "0.3.0", "upgrade these to 0.3.0 first, or stop them"),
+    ):
+        write(newer, "0003_third.sql", f"{header}CREATE TABLE shardd.third (id integer);")
+        needs = f"0003_third.sql needs shardd {needed} or newer on every node, and older ones run: {which}"
+        told = f"^nothing was changed: {needs}. To go on, {fix};"
+        with pytest.raises(DatabaseError, match=told):
+            await migrate(empty_dsn, newer, release="0.4.0")
+        assert value(empty_dsn, "SELECT shardd.of_release()") == "0.2.0"
+    assert "third" not in tables(empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute("DELETE FROM shardd.nodes WHERE id IN ('1', '3')")
+    assert await migrate(empty_dsn, newer, release="0.4.0") == ["0003_third.sql"]
+
+
+async def test_a_node_that_registers_meanwhile_is_seen(empty_dsn: str, folder: Path, newer: Path) -> None:
+    await migrate(empty_dsn, folder, release="0.2.0")
+    table = "CREATE TABLE shardd.nodes (id text, name text, host text, version text, ttl float8, seen_at timestamptz);"
+    row = "INSERT INTO shardd.nodes VALUES ('1', 'late', 'alpha', '0.2.0', 30, now());"
+    write(newer, "0003_third.sql", table + row)
+    with pytest.raises(DatabaseError, match=r"older ones run: late on host alpha \(shardd 0\.2\.0\)"):
+        await migrate(empty_dsn, newer, release="0.3.0")
+    assert tables(empty_dsn) == {"migrations", "releases", "first", "second"}
+
+
+async def test_a_migration_that_waits_for_a_table_lets_others_use_it(empty_dsn: str, folder: Path) -> None:
+    await migrate(empty_dsn, folder)
+    write(folder, "0003_third.sql", "ALTER TABLE shardd.first ADD COLUMN more text;")
+    waits: asyncio.Queue[str] = asyncio.Queue()
+    async with await psycopg.AsyncConnection.connect(empty_dsn, application_name="a report") as reader:
+        await reader.execute("SELECT FROM shardd.first")
+        migrating = asyncio.create_task(migrate(empty_dsn, folder, waits=waits.put_nowait))
+        async with asyncio.timeout(PATIENCE):
+            reason = await waits.get()
+        assert "a table is in use: a transaction that has been open for" in reason
+        assert "application 'a report'" in reason
+        # It makes room: whoever comes is served while the report goes on.
+        async with await psycopg.AsyncConnection.connect(empty_dsn) as other:
+            await other.execute("INSERT INTO shardd.first VALUES (2)")
+        await waits.get()
+        await reader.rollback()
+    assert await migrating == ["0003_third.sql"]
 
 
 @pytest.mark.parametrize(

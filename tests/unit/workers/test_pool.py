@@ -179,8 +179,9 @@ async def watched(pool: WorkerPool, deadlines: Deadlines) -> AsyncIterator[Lease
     keeper.deadlines = deadlines
     unused: Any = None
     ownership = Ownership(
-        keeper, pool, read_devices=unused, renewed=unused, end=unused, hindered_for=unused, away_after=1.0
-    )
+        keeper, pool,
+        read_devices=unused, renewed=unused, end=unused, why_not=unused, hindered_for=unused, away_after=1.0,
+    )  # fmt: skip
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(ownership.serve())
         yield keeper

@@ -47,6 +47,7 @@ COLUMNS = ["device_id", "recipient", "body", "media", "dedupe_key", "claimed_epo
 OURS = ["id", "scheduled", "due_at", "attempt", "failures", "claimed_epoch", "claimed_at", "error", "created_at", "ord"]
 TABLES = [
     "devices", "device_days", "nodes", "lives", "epochs", "leases", "archive", "archive_other", "dedupe_keys", "migrations",
+    "releases",
 ]  # fmt: skip
 
 
