@@ -31,7 +31,7 @@ from shardd.postgres.errors import describe_error
 from shardd.postgres.sql_files import query_text
 from shardd.queue.columns import QUERIES
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.state_files import Start
 
 SKIPPED_IDS: Final = 10_000_000

@@ -27,7 +27,7 @@ from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
-from shardd.queue.jobs import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import CAN_SEND, DeviceState, JobState
 
 IN_FLIGHT_TIMEOUT: Final = 10.0

@@ -25,7 +25,7 @@ from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, JobCount, JobResult, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CANCELLED_BY_HAND: Final = "cancelled by an operator"

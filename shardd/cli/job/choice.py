@@ -17,7 +17,7 @@ from shardd.pacing import CLASSES
 from shardd.queue.campaigns import CampaignAdmin
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
-from shardd.queue.jobs import Traits
+from shardd.queue.job_admin import Traits
 from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]

@@ -31,7 +31,7 @@ from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin
+from shardd.queue.job_admin import JobAdmin
 from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
 

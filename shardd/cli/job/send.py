@@ -28,7 +28,7 @@ from shardd.errors import DatabaseError, NotRunningError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
-from shardd.queue.jobs import JobAdmin, NewJob
+from shardd.queue.job_admin import JobAdmin, NewJob
 from shardd.queue.leases import is_any_served
 from shardd.queue.records import WholeJob
 from shardd.states import JobState

@@ -8,7 +8,7 @@ import pytest
 
 from shardd.cli.job import send
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
 from tests.support.queue_rows import add_devices, connect, insert_jobs
 
 HOUR = 3600.0

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from shardd.queue import jobs as queue_jobs
+from shardd.queue import job_admin
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, JobResult, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, JobResult, Traits
+from shardd.queue.jobs import Jobs
 from shardd.states import JOB_TRANSITIONS, JobState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
 
@@ -103,7 +104,7 @@ async def test_a_cancel_may_ask_for_a_state(owner: psycopg.Connection[Any], admi
 async def test_many_jobs_go_in_chunks(
     owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str, monkeypatch: pytest.MonkeyPatch, *, by_id: bool
 ) -> None:
-    monkeypatch.setattr(queue_jobs, "CHUNK", 10)
+    monkeypatch.setattr(job_admin, "CHUNK", 10)
     mine = insert_jobs(owner, "a", 35)
     insert_jobs(owner, "b", 35)
     ids = list(reversed(mine)) if by_id else None
@@ -308,7 +309,7 @@ async def test_two_operators_bring_each_job_back_once(owner: psycopg.Connection[
 async def test_a_job_is_cancelled_or_claimed_and_never_both(
     owner: psycopg.Connection[Any], admin: JobAdmin, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_jobs, "CHUNK", 7)
+    monkeypatch.setattr(job_admin, "CHUNK", 7)
     ids = insert_jobs(owner, "a", 400)
     epoch, jobs = await take_epoch(database), Jobs(database)
     claimed: list[int] = []

@@ -18,7 +18,8 @@ from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import Cycle, Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
-from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.lane_waits import LaneWaits
 from shardd.queue.records import ClaimRequest, Sends, WorkHint
 from shardd.queue.settle import Claim, Finish, JobBackoff, Release, resolve, settle

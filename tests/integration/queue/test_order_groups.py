@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Jobs
 from shardd.states import JobState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, run_blocked, take_epoch
 

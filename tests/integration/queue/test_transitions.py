@@ -12,7 +12,8 @@ from shardd.ipc import Outcome, Receipt
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, Devices
-from shardd.queue.jobs import JobAdmin, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Jobs
 from shardd.queue.records import StateChange
 from shardd.queue.sessions import SessionAdmin
 from shardd.queue.settle import Claim, resolve

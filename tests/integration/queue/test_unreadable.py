@@ -9,7 +9,8 @@ import pytest
 from shardd.ipc import Receipt
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
-from shardd.queue.jobs import Counts, JobAdmin, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Counts, Jobs
 from shardd.queue.records import ClaimRequest
 from shardd.supervisor.scheduling.device_queue import FIRST_POSITION
 from tests.support.queue_rows import (

@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
 from tests.fixtures.producers import Connection, Tenants, insert, seen
 from tests.support.queue_rows import connect
 

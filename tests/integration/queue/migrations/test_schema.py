@@ -13,7 +13,8 @@ from psycopg import errors, sql
 from shardd.config import TRANSPORTS
 from shardd.config.transports.definition import MEDIA_KINDS
 from shardd.queue.database import Database
-from shardd.queue.jobs import JobAdmin, Jobs, Traits
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.jobs import Jobs
 from shardd.states import FINISHED, DeviceState, JobState
 from tests.fixtures.postgres import TEMPLATE, Cluster
 from tests.support.queue_rows import run_blocked

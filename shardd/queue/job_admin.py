@@ -1,0 +1,179 @@
+"""Jobs in the database, for operators: the statements of `sql/job_admin.sql`.
+
+They work with the daemon up or down; a running daemon finds jobs that came back with its scan. They never touch a job that is in
+flight. Bulk actions run in chunks, one transaction each, in the order of the ids: finished chunks stay done whatever happens
+later, and neither memory nor locks grow with the number of jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from shardd.queue.database import Params, Record, Statements, first
+from shardd.queue.records import JobRow, WholeJob
+from shardd.states import JOB_TRANSITIONS, JobState
+
+CHUNK: Final = 2000
+"""Jobs of one transaction of a bulk action, so that no row stays locked for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """Filters of jobs, all of which must match; None: any."""
+
+    state: JobState | None = None
+    device_ids: Sequence[str] | None = None
+    campaign: str | None = None
+    job_class: str | None = None
+    error_class: str | None = None
+    order_group: str | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that a person writes by hand; `media` unless the kind is `text`."""
+
+    device_id: str
+    recipient: str
+    kind: str
+    body: str
+    media: str | None
+    job_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCount:
+    """The number of jobs with the same state, class and campaign; `obstacle`: why the action cannot be done, None: it can."""
+
+    state: str
+    job_class: str
+    campaign: str | None
+    obstacle: str | None
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The result for one job; neither done nor with an obstacle or a refusal: it changed in the meantime."""
+
+    id: int
+    state: str
+    obstacle: str | None
+    done: bool
+    refusal: str | None = None
+    """Why the table's trigger refused it."""
+
+
+class JobAdmin(Statements):
+    """What an operator asks and does about jobs."""
+
+    async def newest(
+        self, most: int, traits: Traits, *, unreadable: bool = False, address: str | None = None
+    ) -> list[JobRow]:
+        """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
+
+        `address`: only those to this person or group, for which all jobs are read.
+        """
+        params = {**asdict(traits), "ids": None, "most": most, "unreadable": unreadable, "address": address}
+        return await self._database.rows_for(JobRow, "list_jobs", params)
+
+    async def show(self, job_id: int) -> WholeJob | None:
+        """One job, or None when there is none of this id."""
+        return first(await self._database.rows_for(WholeJob, "show_job", {"id": job_id}))
+
+    async def insert(self, new: NewJob) -> int:
+        """Insert a job, by the rules of everybody's; returns its id. Raises RowRefusedError."""
+        return int(await self._database.value("insert_job", asdict(new)))
+
+    async def states(self, ids: Sequence[int]) -> dict[int, JobState]:
+        """The states of those of these jobs that exist."""
+        found: dict[int, JobState] = {}
+        for chunk in _chunks(ids):
+            rows = await self._database.rows(Record, "states_of_jobs", {"ids": chunk})
+            found.update((row["id"], JobState(row["state"])) for row in rows)
+        return found
+
+    async def count_retries(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+        """What `retry` would find, with the obstacles."""
+        return await self._count("count_retries", traits, ids)
+
+    async def count_cancels(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+        """What `cancel` would find, with the obstacles."""
+        return await self._count("count_cancels", traits, ids)
+
+    def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+        """Bring finished jobs back into the queue, chunk by chunk; sent ones are left out."""
+        return self._handle("retry_jobs", traits, ids, {})
+
+    def cancel(self, traits: Traits, why: str, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+        """End live jobs that are not in flight, chunk by chunk. `why` becomes their error."""
+        return self._handle("cancel_jobs", traits, ids, {"why": why})
+
+    async def count_decisions(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+        """What `decide` would find."""
+        return await self._count("count_decisions", traits, ids)
+
+    def decide(
+        self, traits: Traits, ids: Sequence[int] | None = None, *, sent: bool, by: str
+    ) -> AsyncGenerator[list[JobResult]]:
+        """Give jobs in doubt the outcome that a person found out, chunk by chunk; `by`: that person."""
+        state = JOB_TRANSITIONS[JobState.IN_DOUBT]["decide_sent" if sent else "decide_not_sent"]
+        more = {"decided": state.value, "words": "sent" if sent else "not sent", "decided_by": by}
+        return self._handle("decide_jobs", traits, ids, more)
+
+    async def cancel_all(self, traits: Traits, why: str) -> int:
+        """Like `cancel`; returns how many ended."""
+        return sum([one.done async for handled in self.cancel(traits, why) for one in handled])
+
+    async def move(self, *, old: str, new: str) -> int:
+        """Give the jobs of device `old` that are not in flight, and answer no message, to `new`; returns how many moved."""
+        return await self._repeat("move_jobs", {"old": old, "new": new})
+
+    async def count_answers(self, device_id: str) -> int:
+        """How many jobs of a device answer messages that were written to it, and are not in flight."""
+        return int(await self._database.value("count_answers", {"device_id": device_id}))
+
+    async def return_to_pools(self, device_ids: Sequence[str]) -> int:
+        """Let other devices of their groups have the groups' jobs that these devices were given; returns how many."""
+        return await self._repeat("return_jobs_to_pools", {"device_ids": list(device_ids)})
+
+    async def _repeat(self, name: str, params: Params) -> int:
+        """Run a statement until it finds nothing more; returns how many rows it changed."""
+        changed = 0
+        while rows := await self._database.execute(name, {**params, "most": CHUNK}):
+            changed += rows
+        return changed
+
+    async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[JobCount]:
+        counts: dict[tuple[str, str, str | None, str | None], int] = {}
+        for chunk in _chunks(ids):
+            for count in await self._database.rows_for(JobCount, name, {**asdict(traits), "ids": chunk}):
+                key = (count.state, count.job_class, count.campaign, count.obstacle)
+                counts[key] = counts.get(key, 0) + count.jobs
+        return [JobCount(*key, jobs) for key, jobs in counts.items()]
+
+    async def _handle(
+        self, name: str, traits: Traits, ids: Sequence[int] | None, more: Params
+    ) -> AsyncGenerator[list[JobResult]]:
+        for chunk in _chunks(ids):
+            after = 0
+            while True:
+                params = {**asdict(traits), **more, "ids": chunk, "after": after, "most": CHUNK}
+                handled = await self._database.rows_for(JobResult, name, params)
+                if handled:
+                    yield handled
+                    after = handled[-1].id
+                if len(handled) < CHUNK:
+                    break
+
+
+def _chunks(ids: Sequence[int] | None) -> Iterator[list[int] | None]:
+    """The ids in chunks; once None when jobs are not asked for by id."""
+    if ids is None:
+        yield None
+        return
+    for start in range(0, len(ids), CHUNK):
+        yield list(ids[start : start + CHUNK])
