@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -143,7 +144,10 @@ def test_root_keeps_no_files_in_the_folder_of_another_account(folder: Path) -> N
 
 @as_root
 def test_a_device_in_a_files_place_is_refused(folder: Path) -> None:
-    os.mknod(folder / "a", 0o600 | 0o020000, os.makedev(1, 3))
+    try:
+        os.mknod(folder / "a", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:  # a container: only this device, which is none, may be made
+        os.mknod(folder / "a", 0o600 | stat.S_IFCHR, os.makedev(0, 0))
     with pytest.raises(UnsafeFileError, match="is not a plain file"):
         open_file(folder, "a", WRITE)
 
