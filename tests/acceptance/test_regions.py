@@ -6,14 +6,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.postgres import TEMPLATE, Cluster
 from tests.support.command import PATIENCE, PROGRAM, Command, Ran
 from tests.support.daemon import Daemon, Producer
 from tests.support.guide import Block, blocks
@@ -87,14 +86,6 @@ class Regions:
 
 
 @pytest.fixture
-def other_dsn(postgres: Cluster) -> Iterator[str]:
-    """The daemon's DSN of a second migrated database."""
-    name = postgres.create_database(TEMPLATE)
-    yield postgres.dsn(name)
-    postgres.drop_database(name)
-
-
-@pytest.fixture
 def regions(make_daemon: Callable[..., Daemon], dsn: str, other_dsn: str, empty_dsn: str, tmp_path: Path) -> Regions:
     """The daemons are not started; each region has one device of the sandbox."""
     made = {}
@@ -133,6 +124,28 @@ async def test_the_page_is_carried_out(regions: Regions) -> None:
     shown = regions.run(next(page))
     for words in ("europe-1", "asia-1", "2 regions: 2 of 2 devices can send"):
         assert words in shown
+
+    europe.producer.execute("INSERT INTO shardd.opt_outs (recipient) VALUES ('+4915112345678')")
+    copies = regions.run(next(page))
+    assert copies == "".join(
+        f"added {new} to {name}\n"
+        for new, name in (
+            ("1 opt-out", "asia"),
+            ("0 opt-outs", "europe"),
+            ("0 opt-outs", "asia"),
+            ("0 opt-outs", "europe"),
+        )
+    )
+
+    moved = regions.run(next(page))
+    assert moved == "moved device berlin-1 to asia; lead the programs that insert for it there\n"
+    assert europe.producer.execute("SELECT removed_at IS NULL FROM shardd.devices") == [(False,)]
+    for_the_moved = replace(program, text=program.text.replace("jakarta-1", "berlin-1"))
+    with pytest.raises(AssertionError, match=r"psycopg\.errors\.ForeignKeyViolation: .*berlin-1.* is removed"):
+        regions.run(for_the_moved)
+    regions.run(next(page))
+    regions.run(for_the_moved)
+    assert await asia.producer.until_finished(asia.daemon, 2) == {"sent": 2}
     assert next(page, None) is None
 
 

@@ -48,6 +48,7 @@ CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
         "import": "shardd.cli.device.adopt:import_",
         "list": "shardd.cli.device.show:list_",
         "logout": "shardd.cli.device.session:logout",
+        "move": "shardd.cli.device.move:move",
         "pair": "shardd.cli.device.pair:pair",
         "show": "shardd.cli.device.show:show",
         "take-over": "shardd.cli.device.session:take_over",

@@ -92,9 +92,13 @@ class SessionContext:
 
         On return no worker of this host uses a session other than the row's. Raises SharddError when that takes too long.
         """
-        path = f"/devices/{quote(device_id)}/close"
         with suppress(NotRunningError, NotStartedError, UsageError):  # then no client is open
-            await ask(self.config.control_socket, "POST", path, timeout=CLOSE_TIMEOUT)
+            await ask(self.config.control_socket, "POST", close_path(device_id), timeout=CLOSE_TIMEOUT)
+
+
+def close_path(device_id: str) -> str:
+    """Of the request that closes the device's client."""
+    return f"/devices/{quote(device_id)}/close"
 
 
 @asynccontextmanager

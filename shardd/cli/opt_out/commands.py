@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -18,13 +19,26 @@ from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, login_name, read_names
 from shardd.cli.opt_out.forget import CONTINUE, forget
 from shardd.cli.opt_out.recipients import Row, Spelling, make_row, read_file
-from shardd.cli.options import OneOf, config_option, json_list_option, json_option, limit_option, run_async
+from shardd.cli.options import (
+    OneOf,
+    ReadBy,
+    config_option,
+    database_config_option,
+    json_list_option,
+    json_option,
+    limit_option,
+    load_other_config,
+    run_async,
+)
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
+from shardd.cli.regions import names_of
 from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
+from shardd.config.values import Seconds
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting, ForgottenSince
+from shardd.queue.moving import copy_opt_outs
 from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 
 SOURCES: Final = ("producer", "message", "operator", "import", "forgotten")
@@ -210,6 +224,35 @@ async def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
         async for chunk in OptOutAdmin(database).everybody():
             for one in chunk:
                 write(one)
+
+
+@opt_out_group.command("copy", epilog=examples("shardd opt-out copy --to=asia.yaml --since=1h"))
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CONFIG",
+    help="Config file that says where the other region's database is.",
+)
+@click.option(
+    "--since",
+    type=ReadBy(Seconds("1s", "365d")),
+    metavar="DURATION",
+    help="Only those that were added within this time, which must be longer than any transaction is open; default: all.",
+)
+@database_config_option
+@run_async
+async def copy(target: Path, since: float | None, config: Config) -> None:
+    """Add all opt-outs to another region.
+
+    To another database, which a second config names. What a person took back there since then stays taken back. Repeat it by a
+    timer, in both directions.
+    """
+    other = load_other_config(target)
+    async with reach_database(config) as here, reach_database(other) as there:
+        new = await copy_opt_outs(here, there, since=since)
+    say(f"added {count(new, 'opt-out')} to {names_of([config, other])[1]}")
 
 
 def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: str, dry_run: bool) -> None:

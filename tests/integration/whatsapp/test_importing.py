@@ -1,12 +1,17 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import psycopg
 import pytest
 
 from shardd.errors import DatabaseError
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
-from shardd.transports.whatsapp.sessions.importing import import_sessions, plan_import
+from shardd.transports.whatsapp.sessions.importing import import_sessions, move_session, plan_import
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.fixtures.postgres import Cluster
 from tests.integration.whatsapp.host_process import HostProcess
+from tests.support.daemon import Producer
 from tests.support.facts import fact
 from tests.whatsapp_server.launch import ServerProcess
 from tests.whatsapp_server.seed import seed_postgres
@@ -45,6 +50,61 @@ async def test_an_import_is_all_or_nothing(store: str, foreign: str, fresh_numbe
     with pytest.raises(DatabaseError, match=r"nothing was imported: .*duplicate key"):
         await import_sessions(foreign, store, jids)
     assert [session.jid for session in (await plan_import(foreign, store)).new] == jids[:1]
+
+
+@asynccontextmanager
+async def nothing_more() -> AsyncIterator[None]:
+    yield
+
+
+async def test_a_session_that_moves_is_where_it_came_to_and_nowhere_else(
+    store: str, foreign: str, fresh_number: str
+) -> None:
+    jid, other = seed_postgres(foreign, [fresh_number, str(int(fresh_number) + 700_000)])
+    account = f"{fresh_number}@s.whatsapp.net"
+    tokens = Producer(foreign)
+    tokens.execute(
+        "INSERT INTO whatsmeow_privacy_tokens (our_jid, their_jid, token, timestamp) VALUES (%s, 'x', 't', 1)", account
+    )
+    before = rows_of(foreign, jid, account)
+    assert set(before) == {"whatsmeow_device", "whatsmeow_pre_keys", "whatsmeow_privacy_tokens"}
+    for _ in range(2):  # again, after an answer that was lost, or back
+        assert await move_session(foreign, store, jid, nothing_more)
+        assert not await move_session(foreign, store, jid, nothing_more)
+        assert (rows_of(store, jid, account), rows_of(foreign, jid, account)) == (before, {})
+        foreign, store = store, foreign
+    assert [session.jid for session in (await plan_import(foreign, store)).new] == [jid, other]
+
+
+async def test_a_session_that_is_changed_while_it_moves_stays(store: str, foreign: str, fresh_number: str) -> None:
+    """A client of it is open, which nobody knew: what it writes from now on would be missing where the session came to."""
+    (jid,) = seed_postgres(foreign, [fresh_number])
+
+    @asynccontextmanager
+    async def a_client_writes() -> AsyncIterator[None]:
+        Producer(foreign).execute(
+            "INSERT INTO whatsmeow_sessions (our_jid, their_id, session) VALUES (%s, 'x', 'x')", jid
+        )
+        yield
+
+    with pytest.raises(DatabaseError, match="so a client of it is open: nothing was deleted"):
+        await move_session(foreign, store, jid, a_client_writes)
+    assert "whatsmeow_sessions" in rows_of(foreign, jid)
+    assert await move_session(foreign, store, jid, nothing_more)
+    assert "whatsmeow_sessions" in rows_of(store, jid)
+
+
+def rows_of(dsn: str, *owners: str) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of a session or its account, by the library's tables."""
+    tables = Producer(dsn).execute(
+        "SELECT table_name, max(column_name) FROM information_schema.columns WHERE table_schema = current_schema() "
+        "AND column_name IN ('jid', 'our_jid') AND starts_with(table_name, 'whatsmeow_') GROUP BY 1"
+    )
+    found = {
+        name: Producer(dsn).execute(f"SELECT t::text FROM {name} t WHERE {column} = ANY (%s) ORDER BY 1", list(owners))
+        for name, column in tables
+    }
+    return {name: rows for name, rows in found.items() if rows}
 
 
 async def test_a_database_without_sessions_is_named(store: str, cluster: Cluster) -> None:

@@ -2,11 +2,14 @@
 
 Rows are copied unchanged, table by table, in one transaction: all of the chosen sessions or none. Columns that only one side
 has keep their defaults, so the store of a somewhat older library works. The program that used the sessions before must be
-stopped first: two programs on one session replace each other for ever.
+stopped first: two programs on one session replace each other for ever. A session that is moved is also deleted where it was, and
+only as it was copied: what a client still changed there would be missing here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +24,8 @@ NO_STORE: Final = (
     "has no table whatsmeow_device: name the database in which the other program keeps its sessions, and the schema, if that "
     "is not public: postgresql://…/NAME?options=-csearch_path%3DSCHEMA"
 )
+SESSIONS: Final = "shardd.transports.whatsapp.sessions"
+"""Whose statements these are."""
 COPY_TIMEOUT: Final = 600.0
 """Seconds that copying one table may take."""
 Statement = composing.SQL | composing.Composed
@@ -60,16 +65,72 @@ async def import_sessions(source_dsn: str, target_dsn: str, jids: list[str]) -> 
             await connect(target_dsn, timeout=COPY_TIMEOUT) as target,
             target.transaction(),
         ):
-            theirs, ours = await _tables(source), await _tables(target)
-            rows = 0
-            for name, table in ours.items():
-                if name in theirs and table.session_column is not None:
-                    rows += await _copy_table(source, target, name, _shared(theirs[name], table), jids)
-            if "whatsmeow_lid_map" in theirs:
-                await _merge_numbers(source, target)
-            return rows
+            return await _copy(source, target, await _tables(source), jids)
     except psycopg.Error as error:
         raise DatabaseError(f"nothing was imported: {' '.join(str(error).split())}") from error
+
+
+async def move_session(
+    source_dsn: str, target_dsn: str, jid: str, sure: Callable[[], AbstractAsyncContextManager[None]]
+) -> bool:
+    """Copy a session and delete it where it was; False when it is not there (any more). Raises DatabaseError.
+
+    `sure`: entered before it is deleted there, when it is here already; what it raises leaves it in both. Of each row the
+    deletion must find what was copied, or it fails. May be repeated.
+    """
+    try:
+        async with (
+            await connect(source_dsn, timeout=COPY_TIMEOUT) as source,
+            await connect(target_dsn, timeout=COPY_TIMEOUT) as target,
+        ):
+            await source.set_autocommit(False)
+            await source.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+            tables = await _tables(source)
+            if not tables or not await _is_stored(source, jid):
+                return False
+            # Some tables have the account instead of the session.
+            owners = [jid, f"{jid.partition('@')[0].partition(':')[0]}@{jid.partition('@')[2]}"]
+            async with target.transaction():
+                await _delete(target, await _tables(target), owners)
+                await _copy(source, target, tables, owners)
+            async with sure():
+                await _delete(source, tables, owners)
+                await source.commit()
+            return True
+    except psycopg.errors.SerializationFailure as error:
+        raise DatabaseError(
+            "the session was changed while it was moved, so a client of it is open: nothing was deleted"
+        ) from error
+    except psycopg.Error as error:
+        raise DatabaseError(f"the session was not moved: {' '.join(str(error).split())}") from error
+
+
+async def _is_stored(store: StoreConnection, jid: str) -> bool:
+    found = await store.execute(query_text(SESSIONS, "session_digest"), {"jid": jid})
+    return await found.fetchone() is not None
+
+
+async def _copy(
+    source: StoreConnection, target: StoreConnection, theirs: Mapping[str, Table], owners: list[str]
+) -> int:
+    rows = 0
+    for name, table in (await _tables(target)).items():
+        if name in theirs and table.session_column is not None:
+            rows += await _copy_table(source, target, name, _shared(theirs[name], table), owners)
+    if "whatsmeow_lid_map" in theirs:
+        await _merge_numbers(source, target)
+    return rows
+
+
+async def _delete(store: StoreConnection, tables: Mapping[str, Table], owners: list[str]) -> None:
+    """The sessions' own table last: what it cascades to has come since."""
+    for name, table in reversed(list(tables.items())):
+        if table.session_column is not None:
+            parts = {"table": composing.Identifier(name), "session_column": composing.Identifier(table.session_column)}
+            statement = composing.SQL(query_text(SESSIONS, "delete_rows")).format(
+                **parts, sessions=composing.Literal(owners)
+            )
+            await store.execute(statement)
 
 
 async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
@@ -84,9 +145,7 @@ async def _sessions(store: SessionStore, which: str) -> list[StoredSession]:
 
 
 async def _tables(connection: StoreConnection) -> dict[str, Table]:
-    rows = await (
-        await connection.execute(query_text("shardd.transports.whatsapp.sessions", "describe_tables"))
-    ).fetchall()
+    rows = await (await connection.execute(query_text(SESSIONS, "describe_tables"))).fetchall()
     return {row["table_name"]: Table(row["session_column"], tuple(row["columns"])) for row in rows}
 
 
@@ -104,25 +163,23 @@ async def _copy_table(
         "columns": composing.SQL(", ").join(map(composing.Identifier, table.columns)),
     }
     selected = {"session_column": composing.Identifier(table.session_column), "sessions": composing.Literal(jids)}
-    outward = composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_sessions_out")).format(
-        **parts, **selected
-    )
+    outward = composing.SQL(query_text(SESSIONS, "copy_sessions_out")).format(**parts, **selected)
     return await _pipe(
         source,
         outward,
         target,
-        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_rows_in")).format(**parts),
+        composing.SQL(query_text(SESSIONS, "copy_rows_in")).format(**parts),
     )
 
 
 async def _merge_numbers(source: StoreConnection, target: StoreConnection) -> None:
-    await target.execute(query_text("shardd.transports.whatsapp.sessions", "stage_numbers"))
+    await target.execute(query_text(SESSIONS, "stage_numbers"))
     outward, inward = (
-        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_numbers_out")),
-        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "copy_numbers_in")),
+        composing.SQL(query_text(SESSIONS, "copy_numbers_out")),
+        composing.SQL(query_text(SESSIONS, "copy_numbers_in")),
     )
     await _pipe(source, outward, target, inward)
-    await target.execute(query_text("shardd.transports.whatsapp.sessions", "merge_numbers"))
+    await target.execute(query_text(SESSIONS, "merge_numbers"))
 
 
 async def _pipe(source: StoreConnection, outward: Statement, target: StoreConnection, inward: Statement) -> int:

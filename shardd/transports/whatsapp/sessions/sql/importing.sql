@@ -19,6 +19,10 @@ COPY (SELECT {columns} FROM {table} WHERE {session_column} = ANY ({sessions})) T
 -- The same rows, into our table of that name.
 COPY {table} ({columns}) FROM STDIN (FORMAT binary);
 
+-- name: delete_rows
+-- Rows of one table that belong to these sessions.
+DELETE FROM {table} WHERE {session_column} = ANY ({sessions});
+
 -- name: stage_numbers
 -- Staging for the map of hidden ids, of which the target may have some already.
 CREATE TEMPORARY TABLE imported_numbers (lid text, pn text) ON COMMIT DROP;
