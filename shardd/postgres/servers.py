@@ -141,6 +141,11 @@ class Servers:
         self._keeps_servers = False
         self._on_change(why)
 
+    def renew(self, why: str) -> None:
+        """What connections have prepared does not fit the schema any more: none made so far may be used."""
+        self.generation += 1
+        self._on_change(why)
+
     @asynccontextmanager
     async def ready(self, connection: Connection, limit: float) -> AsyncGenerator[None]:
         """Within this block the settings hold on a connection of `connect`; `limit`: seconds that the block may take.

@@ -48,6 +48,8 @@ _SUSPICIOUS: Final[Mapping[str | None, str]] = {
     "42P05": "a prepared statement already exists",
 }
 """By SQLSTATE: signs that the server is not, or not in the state, that it was when the connection was made."""
+_OUTDATED: Final = "0A000"
+"""SQLSTATE of "cached plan must not change result type", after a newer release has migrated the database."""
 NOTIFICATIONS_FULL: Final = 0.5
 """The fullest that the server's notification queue may be for listening, and for adding to it (`shardd.announce`)."""
 _LISTEN_BACKOFF: Final = (0.2, 5.0)  # first and longest wait before connecting again, seconds
@@ -170,6 +172,8 @@ class Database:
         except (psycopg.Error, UnicodeError) as error:
             if isinstance(error, psycopg.Error) and error.sqlstate in _SUSPICIOUS:
                 self._servers.suspect(_SUSPICIOUS[error.sqlstate])
+            if isinstance(error, psycopg.Error) and error.sqlstate == _OUTDATED:
+                self._servers.renew("a prepared statement has another result than before")
             raise describe_error(error, self._dsn, deadline) from error
         finally:
             deadline.cancel()

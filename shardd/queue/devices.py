@@ -94,9 +94,16 @@ class DeviceRow(Device):
         return self.state if self.paused_at is None else PAUSED
 
 
+_STATES: Final[Mapping[str, DeviceState]] = {state.value: state for state in DeviceState}
+
+
 def _device(make: type[AnyDevice], /, *, state: str, settings: str, classes: str, **fields: Any) -> AnyDevice:
     settings_read, classes_read, fault = _read_json(fields["id"], settings, classes)
-    return make(state=DeviceState(state), settings=settings_read, classes=classes_read, fault=fault, **fields)
+    known = _STATES.get(state)
+    if known is None:
+        # It cannot send here, and nothing that this release can report leads out of it; the others go on.
+        known, fault = DeviceState.UNPAIRED, f"its state, {state}, is one of a newer shardd: upgrade this host"
+    return make(state=known, settings=settings_read, classes=classes_read, fault=fault, **fields)
 
 
 def _read_json(device_id: str, settings: str, classes: str) -> tuple[dict[str, Any], dict[str, Any], str | None]:

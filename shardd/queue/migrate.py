@@ -13,8 +13,9 @@ During an upgrade of several hosts, nodes of two releases run on the schema of t
   writes or calls stays, with its meaning, until a later release, whose migration names the first one that does without.
 - Its header names the oldest release that can run on the schema after it: `-- oldest release: 0.2.0`. Without that line it is
   this release. The migration is refused while an older node runs (`shardd.queue.releases`), and older nodes are afterwards.
-- What an older node does not know, it drops: a new column of jobs is lost when such a node archives the row. So `grants.sql` lets
-  producers write the column only one release after the one that added it.
+- What an older node does not know, it drops or fails: a new column of jobs is lost when such a node archives the row, a job of a
+  new kind fails there. So producers may write either only one release after the one that handles it. A new state of a device
+  keeps it from sending on older nodes.
 - Triggers and functions run for older nodes, too: they take what those write.
 - It holds its locks briefly: no rewrite of a table, no scan of a large one (constraints are NOT VALID, rows are filled in
   later). While it waits for a lock, nobody else gets that, so it waits half a second, makes room, and tries again.

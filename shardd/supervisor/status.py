@@ -1,7 +1,7 @@
 """The health of a node as plain data: what `shardd status`, the control socket and the metrics page show.
 
-The shape is stable: fields are added, never renamed. Times are POSIX seconds, durations seconds, sizes bytes. A field that is
-marked with a `Metric` is on the metrics page, too.
+The shape is stable: fields are added, with a default, and never renamed: a command and a node may be of two releases. Times are
+POSIX seconds, durations seconds, sizes bytes. A field that is marked with a `Metric` is on the metrics page, too.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ UPDATE shardd.archive a
 -- name: resend_unreadable
 -- Decides about up to `most` messages that the phones of their recipients cannot decrypt. `policy`: of jobs without one of their own;
 -- `max_resends`: how often a message is sent again, at most.
-SELECT * FROM shardd.resend_unreadable(%(policy)s, %(max_resends)s, %(most)s);
+SELECT id, resent_as, why FROM shardd.resend_unreadable(%(policy)s, %(max_resends)s, %(most)s);
 
 -- name: confirm_claim
 -- Settles the claim that a platform's report names (`id`, `epoch`, `attempt`, `token`), because its answer was lost: a job in doubt becomes

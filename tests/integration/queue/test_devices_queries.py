@@ -15,7 +15,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, Devices
 from shardd.queue.jobs import Jobs
 from shardd.queue.records import Device, Sends, StateChange
-from shardd.states import DEVICE_TRANSITIONS, DeviceState
+from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, DeviceState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
 
 WARM_DAYS = 3
@@ -49,6 +49,25 @@ def learned(
     state: DeviceState, *, at: float, name: str = "a", until: float | None = None, reason: str = "why"
 ) -> StateChange:
     return StateChange(name, state, reason, until, at)
+
+
+async def test_a_state_of_a_newer_release_disables_its_device_and_not_the_list_of_all(
+    dsn: str, devices: Devices
+) -> None:
+    add_devices(dsn, "a", "b")
+    with connect(dsn) as connection:
+        connection.execute("INSERT INTO shardd.device_states VALUES ('frozen', '{ready}')")
+        connection.execute("UPDATE shardd.device_states SET next = next || 'frozen'::text WHERE name = 'ready'")
+    set_row(dsn, "a", "state = 'frozen'")
+    frozen, other = await one(devices, "a"), await one(devices, "b")
+    assert frozen.fault == "its state, frozen, is one of a newer shardd: upgrade this host"
+    assert frozen.state not in CAN_SEND
+    assert (other.state, other.fault) == (DeviceState.READY, None)
+    # What this release reports of it is not written over what the newer one knows.
+    await devices.set_states([learned(DeviceState.LOGGED_OUT, at=time.time())])
+    await devices.heal()
+    with connect(dsn) as connection:
+        assert connection.execute("SELECT state FROM shardd.devices WHERE id = 'a'").fetchone() == ("frozen",)
 
 
 async def test_a_device_comes_with_everything_that_was_written(dsn: str, devices: Devices) -> None:
