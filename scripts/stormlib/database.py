@@ -151,9 +151,9 @@ class Databases:
         self.home.account.write(self.standby.data / "backup_label", label)
 
 
-def dsn_of(ports: list[int], user: str = "shardd") -> str:
-    """A DSN that names several servers on loopback."""
-    return f"postgresql://{user}@{','.join(f'127.0.0.1:{port}' for port in ports)}/shardd?sslmode=disable"
+def dsn_of(ports: list[int], user: str = "shardd", *, host: str = "127.0.0.1") -> str:
+    """A DSN that names several servers of one host."""
+    return f"postgresql://{user}@{','.join(f'{host}:{port}' for port in ports)}/shardd?sslmode=disable"
 
 
 def processes_of(server: Server) -> list[int]:

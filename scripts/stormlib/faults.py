@@ -33,6 +33,7 @@ KINDS = {
     "freeze node": Kind(2, 1.2, 2.2),
     "cut node from database": Kind(2, 0.1, 1.8),
     "part node from database": Kind(2, 0.1, 1.8),
+    "pull node's cable": Kind(3, 0.1, 1.8),
 }
 
 
@@ -134,6 +135,18 @@ def part(links: Callable[[Node], Sequence[Link]]) -> Make:
     return make
 
 
+@asynccontextmanager
+async def _pull_cable(place: Place, fault: Fault) -> AsyncIterator[str]:
+    node = place.nodes[fault.node]
+    if node.cable is None:
+        async with part(_all)(place, fault) as struck:
+            yield f"{struck}, by proxies"
+        return
+    await node.cable.pull()
+    yield node.name
+    await node.cable.plug()
+
+
 async def _repair(links: Sequence[Link]) -> None:
     for link in links:
         await link.repair()
@@ -141,6 +154,10 @@ async def _repair(links: Sequence[Link]) -> None:
 
 def _databases(node: Node) -> list[Link]:
     return node.databases
+
+
+def _all(node: Node) -> list[Link]:
+    return node.links
 
 
 def _doubts(busy: tuple[int, int] | None) -> str:
@@ -168,4 +185,5 @@ MAKERS: dict[str, Make] = {
     "freeze node": _freeze_node,
     "cut node from database": cut(_databases),
     "part node from database": part(_databases),
+    "pull node's cable": _pull_cable,
 }

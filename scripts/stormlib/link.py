@@ -19,8 +19,10 @@ CHUNK = 64 * 1024
 class Link:
     """From a port of its own to `target`, a port on loopback; or from a UNIX socket, `socket_file`, to another."""
 
-    def __init__(self, target: int | Path, socket_file: Path | None = None) -> None:
+    def __init__(self, target: int | Path, socket_file: Path | None = None, host: str = "127.0.0.1") -> None:
+        """`host`: the address of the port."""
         self.target = target
+        self.host = host
         self.port = 0
         self._socket_file = socket_file
         self._flows = asyncio.Event()
@@ -30,9 +32,9 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
 
     @classmethod
-    async def to(cls, target: int | Path, socket_file: Path | None = None) -> Self:
+    async def to(cls, target: int | Path, socket_file: Path | None = None, host: str = "127.0.0.1") -> Self:
         """An open link."""
-        link = cls(target, socket_file)
+        link = cls(target, socket_file, host)
         await link._listen()
         return link
 
@@ -71,7 +73,7 @@ class Link:
         if self._socket_file is not None:
             self._listener = await asyncio.start_unix_server(self._serve, self._socket_file, limit=CHUNK)
             return
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=CHUNK)
+        self._listener = await asyncio.start_server(self._serve, self.host, self.port, limit=CHUNK)
         self.port = int(self._listener.sockets[0].getsockname()[1])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

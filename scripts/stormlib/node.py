@@ -17,6 +17,7 @@ import yaml
 from shardd.cli.control import ask
 from shardd.embedded.home import tied
 from shardd.errors import SharddError
+from stormlib.cable import Cable
 from stormlib.link import Link
 from stormlib.log import Log
 
@@ -28,7 +29,11 @@ STATUS_LIMIT = 3.0
 
 
 class Node:
-    """A supervisor and its workers. `databases`, `whatsapp`: its links, which are its network."""
+    """A supervisor and its workers.
+
+    Its links are its network: `databases`, `sessions` (to the PgBouncer) and `whatsapp`. They go through its `cable`, if there is
+    one.
+    """
 
     def __init__(
         self,
@@ -38,12 +43,16 @@ class Node:
         environ: Mapping[str, str],
         log: Log,
         *,
+        cable: Cable | None,
         databases: list[Link],
+        sessions: Link | None,
         whatsapp: Link | None,
     ) -> None:
         self.name = name
         self.folder = folder
+        self.cable = cable
         self.databases = databases
+        self.sessions = sessions
         self.whatsapp = whatsapp
         self._environ = dict(environ)
         self._log = log
@@ -55,6 +64,11 @@ class Node:
         self.state_dir.mkdir(mode=0o700)
         self._config = folder / "shards.yaml"
         self._config.write_text(yaml.safe_dump({"node": name, "state_dir": str(self.state_dir), **settings}))
+
+    @property
+    def links(self) -> list[Link]:
+        """All."""
+        return [link for link in (*self.databases, self.sessions, self.whatsapp) if link is not None]
 
     @property
     def state_dir(self) -> Path:
@@ -135,6 +149,8 @@ class Node:
             await self._wanted.wait()
             self._idle.clear()
             command = [sys.executable, "-m", "shardd.cli.main", "start", f"--config={self._config}"]
+            if self.cable is not None:
+                command = self.cable.inside(command)
             with (self.folder / "daemon.log").open("ab") as output:
                 self._process = await asyncio.create_subprocess_exec(
                     *tied(command, os.geteuid(), os.getegid()),

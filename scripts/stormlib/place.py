@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from shardd.embedded.home import find_home, prepare_home
+from stormlib.cable import LOOPBACK, Cable
 from stormlib.database import Databases, dsn_of
 from stormlib.in_hand import InHand
 from stormlib.link import Link
@@ -91,6 +92,9 @@ async def prepared(size: Size, package: Path | None = None) -> AsyncIterator[Pla
             await node.close()
         for link in links:
             await link.close()
+        for node in place.nodes:
+            if node.cable is not None:
+                await node.cable.remove()
         if place.pooler is not None:
             place.pooler.kill()
         if place.phones is not None:
@@ -129,17 +133,23 @@ async def _add_nodes(place: Place, links: list[Link], package: Path | None) -> N
     size, environ = place.size, environ_of(place, package)
     for number in range(size.nodes):
         name = f"node-{number + 1}"
-        own = [await Link.to(server.port) for server in place.databases.servers]
-        links += own
-        settings = _settings(size, [link.port for link in own])
-        whatsapp = None
+        cable = await Cable.lay()
+        host = LOOPBACK if cable is None else cable.far
+        own = [await Link.to(server.port, host=host) for server in place.databases.servers]
+        settings = _settings(size, dsn_of([link.port for link in own], host=host))
+        sessions = whatsapp = None
         if place.phones is not None and place.pooler is not None:
-            links.append(whatsapp := await Link.to(place.phones.server.proxy_port))
-            settings["database"]["sessions_dsn"] = place.pooler.dsn
-            proxy = f"http://{name}:storm@127.0.0.1:{whatsapp.port}"
+            sessions = await Link.to(place.pooler.port, host=host)
+            settings["database"]["sessions_dsn"] = place.pooler.dsn(sessions)
+            whatsapp = await Link.to(place.phones.server.proxy_port, host=host)
+            proxy = f"http://{name}:storm@{host}:{whatsapp.port}"
             settings["transports"]["whatsapp"] = {**SETTINGS, "proxy": proxy, "pgbouncer": True}
-        folder = place.folder / name
-        place.nodes.append(Node(name, folder, settings, environ, place.log, databases=own, whatsapp=whatsapp))
+        node = Node(
+            name, place.folder / name, settings, environ, place.log,
+            cable=cable, databases=own, sessions=sessions, whatsapp=whatsapp,
+        )  # fmt: skip
+        place.nodes.append(node)
+        links += node.links
 
 
 def _make_folder() -> Path:
@@ -157,11 +167,11 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _settings(size: Size, ports: list[int]) -> dict[str, Any]:
+def _settings(size: Size, dsn: str) -> dict[str, Any]:
     ttl = size.ttl
     return {
         "shards": size.shards,
-        "database": {"dsn": dsn_of(ports), "connect_timeout": f"{ttl / 6:g}s", "statement_timeout": f"{ttl / 3:g}s"},
+        "database": {"dsn": dsn, "connect_timeout": f"{ttl / 6:g}s", "statement_timeout": f"{ttl / 3:g}s"},
         # What the config demands: renew_every + 2 x the longer timeout <= ttl - margin.
         "lease": {"ttl": f"{ttl:g}s", "renew_every": f"{ttl / 12:g}s", "margin": f"{ttl / 6:g}s"},
         "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},

@@ -21,12 +21,12 @@ class SessionPooler:
         """`link`: leads to the primary."""
         self.link = link
         self._home = home
-        self._port = free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         text = SHIPPED.read_text()
         for pattern, value in (
             (r"host=db\.example port=5432 dbname=shardd", f"host=127.0.0.1 port={link.port} dbname=shardd user=shardd"),
-            (r"listen_port = \d+", f"listen_port = {self._port}\nunix_socket_dir ="),
+            (r"listen_port = \d+", f"listen_port = {self.port}\nunix_socket_dir ="),
             (r"auth_type = \S+", "auth_type = any"),
             (r"auth_file = \S+", f"logfile = {home.folder}/pgbouncer.log"),
         ):
@@ -35,10 +35,10 @@ class SessionPooler:
         self._ini = home.folder / "pgbouncer.ini"
         home.account.write(self._ini, text)
 
-    @property
-    def dsn(self) -> str:
-        """The value of `database.sessions_dsn`."""
-        return f"postgresql://shardd@127.0.0.1:{self._port}/shardd_sessions?sslmode=disable"
+    @staticmethod
+    def dsn(link: Link) -> str:
+        """The value of `database.sessions_dsn`, for what reaches it by a link."""
+        return f"postgresql://shardd@{link.host}:{link.port}/shardd_sessions?sslmode=disable"
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
@@ -47,7 +47,7 @@ class SessionPooler:
         self._process = self._home.account.spawn(
             [PGBOUNCER, "--quiet", str(self._ini)], stdin=null, stdout=null, stderr=subprocess.PIPE
         )
-        await asyncio.to_thread(wait_for_port, self._port, self._process)
+        await asyncio.to_thread(wait_for_port, self.port, self._process)
 
     async def follow(self, port: int) -> None:
         """Lead it to another server."""

@@ -33,7 +33,10 @@ OPERATOR_EVERY = 2.0
 OF_PHONES = "w"
 """The producer that writes through WhatsApp devices."""
 MAKERS: Mapping[str, faults.Make] = faults.MAKERS | database_faults.MAKERS | whatsapp_faults.MAKERS
-LOSSES = frozenset({"kill node", "stop node", "freeze node", "cut node from database", "part node from database"})
+CABLE = "pull node's cable"
+LOSSES = frozenset(
+    {"kill node", "stop node", "freeze node", "cut node from database", "part node from database", CABLE}
+)
 """Kinds that take the shards of one node."""
 OUTAGES = frozenset(
     {
@@ -47,8 +50,10 @@ OUTAGES = frozenset(
     }
 )
 """Kinds that stop all nodes."""
-HOLDING = "part node from WhatsApp"
-"""The kind that holds back the ends of connections."""
+HOLDING = frozenset({"part node from WhatsApp", CABLE})
+"""Kinds that hold back the ends of connections."""
+SENT_AGAIN = 2.0
+"""Until TCP has sent an end again after a cable was pulled: as many times as that took; each try comes after twice the time."""
 PARKED = "SELECT id, state, coalesce(reason, '') FROM shardd.devices WHERE state <> 'ready'"
 LIVE = (
     "SELECT count(*) FROM shardd.all_outcomes WHERE state IN ('queued', 'sending', 'scheduled') "
@@ -183,8 +188,9 @@ class _Storm:
                     self._losses.append(Loss(fault.kind, at, "", frozenset(range(self._options.size.shards))))
                 await asyncio.sleep(fault.length)
             end = log.write("repaired", number=fault.number, track=fault.track, kind=fault.kind)
-            if fault.kind == HOLDING:
-                self._holds.append(Span(at, end, name))
+            if fault.kind in HOLDING:
+                again = (end - at) * SENT_AGAIN if fault.kind == CABLE else 0.0
+                self._holds.append(Span(at, end + again, name))
             if fault.kind in LOSSES:
                 self._away.append(Span(at, end, name))
 
