@@ -20,7 +20,9 @@ CLAIM = (7, 1, 1, 77)
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     """With folders, but without a process."""
-    made = Node("n", tmp_path / "n", {}, {}, Log(tmp_path / "log"), databases=[], whatsapp=None)
+    made = Node(
+        "n", tmp_path / "n", {}, {}, Log(tmp_path / "log"), cable=None, databases=[], sessions=None, whatsapp=None
+    )
     for name in ("journal", "sandbox"):
         (made.state_dir / name).mkdir()
     return made
