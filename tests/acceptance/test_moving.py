@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,10 @@ import psycopg
 import pytest
 
 from shardd.queue.moving import COMING, gone_with
+from shardd.transports.whatsapp.sessions.setup import prepare_store
 from tests.acceptance.test_platforms import until
 from tests.fixtures.pairing import Place
-from tests.support.command import Command
+from tests.support.command import PROGRAM, Command
 from tests.support.daemon import Daemon, Producer
 
 PERSON = "6281234567890"
@@ -105,10 +107,28 @@ async def test_a_move_that_is_interrupted_opens_no_client_and_goes_on_when_it_is
     europe.send("berlin-1", "europe")
     await europe.producer.until_finished(europe.daemon, 1)
     assert asia.daemon.dsn is not None
+    await prepare_store(asia.store)
+
+    # Killed before its session is there.
     with psycopg.connect(asia.daemon.dsn) as blocking:
-        blocking.execute("LOCK TABLE shardd.device_days")
+        blocking.execute("LOCK TABLE shardd_sessions.whatsmeow_device IN SHARE MODE")
+        process = await asyncio.create_subprocess_exec(
+            PROGRAM, *moved(europe, asia), env=europe.shardd.environ, stdout=asyncio.subprocess.DEVNULL
+        )
+        waits = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        await until(asia.daemon, lambda: asia.producer.execute(waits))
+        process.kill()
+        await process.wait()
+    assert europe.row("berlin-1") == (None, "unpaired", gone_with(session))
+    assert asia.row("berlin-1") == (session, "replaced", COMING)
+    assert (europe.sessions(), asia.sessions()) == ([session], [])
+
+    # Refused after it has come, before the device may send.
+    with psycopg.connect(asia.daemon.dsn) as blocking:
+        blocking.execute("LOCK TABLE shardd.device_days IN SHARE MODE")
         failed = await europe.shardd(*moved(europe, asia))
         assert (failed.code, failed.out) == (75, "")
+        assert "a lock was not free" in failed.err
         asia.send("berlin-1", "asia")
     assert europe.row("berlin-1") == (None, "unpaired", gone_with(session))
     assert asia.row("berlin-1") == (session, "replaced", COMING)

@@ -61,9 +61,9 @@ class Regions:
         """What a block of the page prints; it succeeds."""
         text = block.text.replace("/etc/shardd", shlex.quote(str(self.folder)))
         if block.language == "sql":
-            assert block.value == "directory"
-            self.execute(text)
-            return ""
+            assert block.value in ("directory", "shardd")
+            where = self.execute if block.value == "directory" else self["europe"].producer.execute
+            return str(where(text))
         if block.language == "yaml":
             (self.folder / "checked.yaml").write_text(text)
             text = f"ASIA_DB_PASSWORD=correct-horse shardd config check {self.folder}/checked.yaml"
@@ -146,6 +146,8 @@ async def test_the_page_is_carried_out(regions: Regions) -> None:
     regions.run(next(page))
     regions.run(for_the_moved)
     assert await asia.producer.until_finished(asia.daemon, 2) == {"sent": 2}
+
+    assert int(regions.run(next(page)).strip("[](,)")) > 0
     assert next(page, None) is None
 
 
