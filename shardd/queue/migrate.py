@@ -184,7 +184,7 @@ async def migrate(
         await _ensure_roles(connection)
         backend = await LockWatch.backend_of(connection)
         while True:
-            watch = LockWatch(backend, lambda: _connect(dsn, changes=False), every=0.4 * _BRIEF)
+            watch = LockWatch(backend, lambda: _connect(dsn, changes=False), every=0.8 * _BRIEF)
             try:
                 async with _running(watch):
                     return await _migrate(connection, folder, migrations, release)

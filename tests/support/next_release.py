@@ -16,7 +16,8 @@ class NextRelease:
         self.version = version
         self._folder = folder
         self._package = folder / "shardd"
-        shutil.copytree(Path(shardd.__file__).parent, self._package, ignore=shutil.ignore_patterns("__pycache__"))
+        # With the times of the files, and so with what is compiled.
+        shutil.copytree(Path(shardd.__file__).parent, self._package)
         self.replace("__init__.py", f'"{shardd.__version__}"', f'"{version}"')
 
     @property
