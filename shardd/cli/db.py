@@ -20,6 +20,7 @@ from shardd.embedded import embedded_dsn
 from shardd.embedded.server import ROLES
 from shardd.errors import UsageError
 from shardd.queue.migrate import NO_INBOX_ROLE, NO_PRODUCER_ROLE, DatabaseState, migrate, migration_status
+from shardd.queue.releases import is_older
 
 NOT_CURRENT: Final = 1
 """Exit code of `shardd db status` when the database is not at this release."""
@@ -131,10 +132,10 @@ def _show(state: DatabaseState) -> None:
 def _print_notes(state: DatabaseState) -> None:
     if not state.producer_role:
         say(f"note: {NO_PRODUCER_ROLE}", err=True)
-    if any(one.state == "newer" for one in state.migrations):
+    if state.defined_by is not None and is_older(__version__, state.defined_by):
         say(
-            f"note: shardd {state.defined_by} has migrated this database, and this release, {__version__}, can run on "
-            "it; functions and rights stay as they are",
+            f"note: shardd {state.defined_by} has written the functions and rights of this database, and this release, "
+            f"{__version__}, leaves them as they are",
             err=True,
         )
     if not state.inbox_role:

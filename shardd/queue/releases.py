@@ -7,7 +7,7 @@ releases, which do not know the file, find that in the record of migrations: at 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -45,12 +45,14 @@ async def last_defined(connection: Connection) -> str | None:
     return max(await column_of(connection, QUERIES["defining_releases"]), key=order, default=None)
 
 
-async def refuse_older_nodes(connection: Connection, needed: Iterable[tuple[str, str]], release: str) -> None:
+async def refuse_older_nodes(connection: Connection, needed: Sequence[tuple[str, str]], release: str) -> None:
     """Raises DatabaseError when a node runs that cannot run after a migration.
 
     `needed`: the files, each with the oldest release that can; `release`: the one that would apply them.
     """
-    name, oldest = max(needed, key=lambda one: order(one[1]), default=("", "0.0.0"))
+    if not needed:
+        return
+    name, oldest = max(needed, key=lambda one: order(one[1]))
     nodes = await _live_nodes(connection)
     older = [node for node in nodes if is_older(node["version"], oldest)]
     if not older:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from shardd import __version__
 from shardd.cli.db import db_group
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError, UsageError
@@ -62,6 +63,21 @@ def test_status_for_programs(named: Path) -> None:
     assert told["superuser"] is False
     assert told["migrations"][0]["name"] == "devices"
     assert told["migrations"][0]["state"] == "applied"
+
+
+def test_an_older_release_tells_that_it_runs_on_what_a_newer_one_has_migrated(named: Path, empty_dsn: str) -> None:
+    shardd_db("migrate", "--config", named)
+    with psycopg.connect(empty_dsn) as newer:
+        newer.execute("INSERT INTO shardd.migrations VALUES (9000, 'later', '', now(), '9.0.0', %s)", [__version__])
+        newer.execute("INSERT INTO shardd.releases VALUES ('9.0.0')")
+    note = f"shardd 9.0.0 has written the functions and rights of this database, and this release, {__version__}, leaves them"
+    status, migrate = shardd_db("status", "--config", named), shardd_db("migrate", "--config", named)
+    assert (status.exit_code, "newer" in status.stdout, note in status.stderr) == (0, True, True)
+    assert (migrate.exit_code, note in migrate.stderr) == (0, True)
+    told = json.loads(shardd_db("status", "--config", named, "--json").stdout)
+    assert (told["current"], told["defined_by"]) == (True, "9.0.0")
+    last = {name: told["migrations"][-1][name] for name in ("state", "release", "oldest_release")}
+    assert last == {"state": "newer", "release": "9.0.0", "oldest_release": __version__}
 
 
 def guide_sql(page: str, heading: str) -> str:

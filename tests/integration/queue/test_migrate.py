@@ -10,10 +10,12 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from shardd import __version__
 from shardd.config import TRANSPORTS
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError
 from shardd.queue.migrate import load_migrations, migrate, migration_status
+from shardd.queue.releases import is_older
 from tests.fixtures.postgres import Cluster, make_state_dir, remove_state_dir
 
 PATIENCE = 30.0
@@ -174,6 +176,11 @@ async def test_a_file_that_names_no_release_is_refused(empty_dsn: str, folder: P
     write(folder, "0003_third.sql", f"-- oldest release: {named}\nSELECT 1;")
     with pytest.raises(DatabaseError, match=rf"0003_third\.sql names the oldest release '{named}': write one such as"):
         await migrate(empty_dsn, folder)
+
+
+def test_each_file_of_the_package_lets_this_release_run() -> None:
+    for migration in load_migrations():
+        assert not is_older(__version__, migration.oldest_release or __version__), migration.file_name
 
 
 async def test_what_live_nodes_cannot_run_on_is_refused_before_anything_changes(
