@@ -94,13 +94,8 @@ async def move_session(
                 await _delete(target, await _tables(target), owners)
                 await _copy(source, target, tables, owners)
             async with sure():
-                await _delete(source, tables, owners)
-                await source.commit()
+                await _delete_as_copied(source, tables, owners)
             return True
-    except psycopg.errors.SerializationFailure as error:
-        raise DatabaseError(
-            "the session was changed while it was moved, so a client of it is open: nothing was deleted"
-        ) from error
     except psycopg.Error as error:
         raise DatabaseError(f"the session was not moved: {' '.join(str(error).split())}") from error
 
@@ -120,6 +115,16 @@ async def _copy(
     if "whatsmeow_lid_map" in theirs:
         await _merge_numbers(source, target)
     return rows
+
+
+async def _delete_as_copied(source: StoreConnection, tables: Mapping[str, Table], owners: list[str]) -> None:
+    """End the transaction that has read the rows with their deletion. Raises DatabaseError if one of them has changed since."""
+    try:
+        await _delete(source, tables, owners)
+        await source.commit()
+    except psycopg.errors.SerializationFailure as error:
+        text = "the session was changed while it was moved, so a client of it is open: nothing was deleted; repeat the move"
+        raise DatabaseError(text) from error
 
 
 async def _delete(store: StoreConnection, tables: Mapping[str, Table], owners: list[str]) -> None:
