@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from psycopg.types.json import Jsonb
 
+from shardd.config import TRANSPORTS
 from shardd.ipc import Visited
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
@@ -94,15 +95,19 @@ class DeviceRow(Device):
         return self.state if self.paused_at is None else PAUSED
 
 
+_NEWER: Final = "its {what}, {name}, is one of a newer shardd: upgrade this host"
+"""A fault: the device does not send here, and the others do."""
 _STATES: Final[Mapping[str, DeviceState]] = {state.value: state for state in DeviceState}
 
 
 def _device(make: type[AnyDevice], /, *, state: str, settings: str, classes: str, **fields: Any) -> AnyDevice:
     settings_read, classes_read, fault = _read_json(fields["id"], settings, classes)
     known = _STATES.get(state)
+    if fields["transport"] not in TRANSPORTS:
+        fault = _NEWER.format(what="transport", name=fields["transport"])
     if known is None:
-        # It cannot send here, and nothing that this release can report leads out of it; the others go on.
-        known, fault = DeviceState.UNPAIRED, f"its state, {state}, is one of a newer shardd: upgrade this host"
+        # Nothing that this release can report leads out of it.
+        known, fault = DeviceState.UNPAIRED, _NEWER.format(what="state", name=state)
     return make(state=known, settings=settings_read, classes=classes_read, fault=fault, **fields)
 
 

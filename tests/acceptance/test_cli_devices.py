@@ -95,6 +95,16 @@ async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
     assert "sandbox" not in shown.out
 
 
+async def test_a_device_that_only_a_newer_release_knows_is_shown(shardd: Command, producer: Producer) -> None:
+    producer.execute("INSERT INTO shardd.transports VALUES ('pigeon')")
+    producer.add_devices(1, "pigeon", prefix="p")
+    fault = "its transport, pigeon, is one of a newer shardd: upgrade this host"
+    shown = await shardd("device", "show", "p1", "--json")
+    assert (shown.code, shown.json["fault"], shown.json["next_visit_at"]) == (0, fault, None)
+    assert fault in " ".join((await shardd("device", "show", "p1")).out.split())
+    assert [row["id"] for row in (await shardd("device", "list", "--json")).json] == ["p1"]
+
+
 async def test_a_device_with_waiting_jobs_is_removed_only_with_them(shardd: Command, producer: Producer) -> None:
     producer.add_devices(2)
     producer.add_jobs(6, 2)

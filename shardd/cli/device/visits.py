@@ -16,7 +16,7 @@ from shardd.supervisor.scheduling.visits import due_of, is_visited, last_visit
 
 def visit_facts(device: DeviceRow, config: Config) -> Facts:
     """For people."""
-    if not TRANSPORTS[device.transport].has_sessions:
+    if not _has_sessions(device):
         return []
     online = "never" if device.online_at is None else ago(device.online_at)
     if device.visit_failed_at is None and device.visit_note is not None:
@@ -25,6 +25,11 @@ def visit_facts(device: DeviceRow, config: Config) -> Facts:
         online += f"; its presence was shown {ago(device.presence_at)}"
     failed = None if device.visit_failed_at is None else f"{ago(device.visit_failed_at)}: {device.visit_note}"
     return [("last online", online), ("visit failed", failed), ("next visit", _next_words(device, config))]
+
+
+def _has_sessions(device: DeviceRow) -> bool:
+    """Not those of a transport that only a newer release knows."""
+    return device.transport in TRANSPORTS and TRANSPORTS[device.transport].has_sessions
 
 
 def visits_json(device: DeviceRow, config: Config) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def _next_words(device: DeviceRow, config: Config) -> str:
 def _next(device: DeviceRow, config: Config) -> tuple[float | None, str]:
     """POSIX seconds, or None and why it is not visited."""
     every = config.transports.whatsapp.visit_every
-    if not TRANSPORTS[device.transport].has_sessions:
+    if not _has_sessions(device):
         return None, ""
     if not every:
         return None, "none: transports.whatsapp.visit_every is never"

@@ -51,15 +51,18 @@ def learned(
     return StateChange(name, state, reason, until, at)
 
 
-async def test_a_state_of_a_newer_release_disables_its_device_and_not_the_list_of_all(
+async def test_a_state_or_transport_of_a_newer_release_disables_its_device_and_not_the_list_of_all(
     dsn: str, devices: Devices
 ) -> None:
     add_devices(dsn, "a", "b")
     with connect(dsn) as connection:
         connection.execute("INSERT INTO shardd.device_states VALUES ('frozen', '{ready}')")
         connection.execute("UPDATE shardd.device_states SET next = next || 'frozen'::text WHERE name = 'ready'")
+        connection.execute("INSERT INTO shardd.transports VALUES ('pigeon')")
     set_row(dsn, "a", "state = 'frozen'")
-    frozen, other = await one(devices, "a"), await one(devices, "b")
+    add_devices(dsn, "c", transport="pigeon")
+    frozen, other, pigeon = [await one(devices, name) for name in "abc"]
+    assert pigeon.fault == "its transport, pigeon, is one of a newer shardd: upgrade this host"
     assert frozen.fault == "its state, frozen, is one of a newer shardd: upgrade this host"
     assert frozen.state not in CAN_SEND
     assert (other.state, other.fault) == (DeviceState.READY, None)
