@@ -1,7 +1,7 @@
 -- Applied at the end of every migration run: what this release defines in Python (`shardd/queue/columns.py`, `shardd/states.py`).
 
 -- Transports that devices may name and what they send, and states with those that they may change to. None is removed: during an
--- upgrade, a host with the earlier release may migrate after one with the later.
+-- upgrade, hosts with the earlier release go on.
 INSERT INTO shardd.transports AS t (name, kinds, link_preview) VALUES ${transports}
 ON CONFLICT (name) DO UPDATE SET kinds = array(SELECT DISTINCT unnest(t.kinds || EXCLUDED.kinds)),
                                  link_preview = t.link_preview OR EXCLUDED.link_preview
