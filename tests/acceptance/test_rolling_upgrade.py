@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from shardd import __version__
+from shardd.tasks import wait_for_event
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.next_release import NextRelease
@@ -64,20 +65,20 @@ class Inserting:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
-            inserting = tasks.create_task(self._insert())
+            stop = asyncio.Event()
+            tasks.create_task(self._insert(stop))
             yield
-            inserting.cancel()
+            stop.set()
 
-    async def _insert(self) -> None:
+    async def _insert(self, stop: asyncio.Event) -> None:
         statement = (
             "INSERT INTO shardd.jobs (device_id, recipient, body) "
             "SELECT 'd' || g, '+49151' || 1000000 + g, 'x' FROM generate_series(1, %s) g"
         )
         async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
-            while True:
-                await asyncio.shield(connection.execute(statement, [DEVICES]))
+            while not await wait_for_event(stop, EVERY):
+                await connection.execute(statement, [DEVICES])
                 self.jobs += DEVICES
-                await asyncio.sleep(EVERY)
 
 
 def deliveries(*daemons: Daemon) -> Counter[int]:
