@@ -43,6 +43,8 @@ class Hold:
 
     epoch: int
     cursor: EventPosition
+    delivered: int
+    dropped: int
     retries_asked: int
     missed: int
     disabled: str | None = None
@@ -51,7 +53,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What `save` writes. `delivered` and `dropped`: since the last time. `wait`: seconds until the next try; None: no wait."""
+    """What `save` writes. `delivered` and `dropped`: in all. `wait`: seconds until the next try; None: no wait."""
 
     cursor: EventPosition
     delivered: int

@@ -12,15 +12,14 @@ ON CONFLICT (name) DO UPDATE SET
     disabled_at = CASE WHEN w.target = EXCLUDED.target THEN w.disabled_at END
  WHERE w.expires_at <= now() OR w.incarnation = EXCLUDED.incarnation
     OR NOT EXISTS (SELECT FROM shardd.nodes n WHERE n.incarnation = w.incarnation)
-RETURNING epoch, xid::text::numeric AS xid, id, retries_asked, missed,
+RETURNING epoch, xid::text::numeric AS xid, id, delivered, dropped, retries_asked, missed,
           CASE WHEN disabled_at IS NOT NULL THEN coalesce(error, '') END AS disabled;
 
 -- name: save_webhook
--- Records the progress of a webhook and the state of its receiver, and renews the right to deliver. `delivered` and `dropped` are added.
--- Returns nothing when another node has taken it.
+-- Records the progress of a webhook and the state of its receiver, and renews the right to deliver; it may be repeated. Returns nothing when another node has taken it.
 UPDATE shardd.webhook_cursors
-   SET xid = %(xid)s::text::xid8, id = %(id)s, delivered = delivered + %(delivered)s, dropped = dropped + %(dropped)s,
-       delivered_at = CASE WHEN %(delivered)s > 0 THEN now() ELSE delivered_at END,
+   SET xid = %(xid)s::text::xid8, id = %(id)s, delivered = %(delivered)s, dropped = %(dropped)s,
+       delivered_at = CASE WHEN delivered < %(delivered)s THEN now() ELSE delivered_at END,
        failures = %(failures)s, error = %(error)s, next_at = now() + make_interval(secs => %(wait)s),
        failing_since = CASE WHEN %(failures)s > 0 THEN coalesce(failing_since, now()) END,
        disabled_at = CASE WHEN %(disabled)s THEN coalesce(disabled_at, now()) END,

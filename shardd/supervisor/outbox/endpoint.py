@@ -12,6 +12,7 @@ import hashlib
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Final
 
 from shardd.config import WebhookConfig
@@ -63,7 +64,9 @@ class Endpoint(Service):
         self._window = Window((0, 0) if hold is None else hold.cursor, policy)
         self._posting = 0
         self._aside: list[SetAside] = []
-        self._delivered = 0
+        # In all: a save whose answer was lost, or not awaited, may be repeated.
+        self._delivered = 0 if hold is None else hold.delivered
+        self._dropped = 0 if hold is None else hold.dropped
         self._error = None if hold is None else hold.disabled
         self._failing_since: float | None = None
         self._disabled = hold is not None and hold.disabled is not None
@@ -278,7 +281,7 @@ class Endpoint(Service):
         return Progress(
             cursor=self._window.cursor,
             delivered=self._delivered,
-            dropped=len(self._aside),
+            dropped=self._dropped + len(self._aside),
             failures=max(self._window.failures, int(self._disabled)),
             error=self._error,
             wait=None if due is None or self._disabled else due - now,
@@ -303,7 +306,7 @@ class Endpoint(Service):
         if answer is None:
             return False
         self._saved, self._saved_at = progress, time.monotonic()
-        self._delivered -= progress.delivered
+        self._dropped += len(aside)
         del self._aside[: len(aside)]
         asked, missed = answer
         if missed > self._missed:
@@ -325,8 +328,5 @@ def _duration(seconds: float) -> str:
 
 def _unchanged(progress: Progress, saved: Progress) -> bool:
     """Whether saving would change nothing of interest: a cursor moves with every transaction, and a wait with time."""
-    return (
-        not progress.delivered
-        and not progress.dropped
-        and (progress.failures, progress.error, progress.disabled) == (saved.failures, saved.error, saved.disabled)
-    )
+    of_interest = attrgetter("delivered", "dropped", "failures", "error", "disabled")
+    return bool(of_interest(progress) == of_interest(saved))
