@@ -163,6 +163,16 @@ database_configs_option = click.option(
 )
 """For a command that looks at the databases of several regions, passed as `configs`; each as for `database_config_option`."""
 
+other_region_option = click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CONFIG",
+    help="Config file that says where the other region's database is.",
+)
+"""Passed as `target`, for `load_other_config`."""
+
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 

@@ -18,7 +18,7 @@ from shardd import __version__
 from shardd.tasks import wait_for_event
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
-from tests.support.next_release import NextRelease
+from tests.support.next_release import GROW, NextRelease
 
 DEVICES = 8
 LEASE = {"ttl": "15s", "renew_every": "500ms", "margin": "2s"}
@@ -26,17 +26,7 @@ EVERY = 0.2
 """Seconds between the jobs of the producer: for every device one."""
 
 EXPANDS = f"""-- A column in every table, also in those that older nodes read and write.
--- oldest release: {__version__}
-DO $$
-DECLARE
-    one regclass;
-BEGIN
-    FOR one IN SELECT c.oid FROM pg_class c
-                WHERE c.relnamespace = 'shardd'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition LOOP
-        EXECUTE format('ALTER TABLE %s ADD COLUMN mood text', one);
-    END LOOP;
-END $$;
-"""
+-- oldest release: {__version__}{GROW}"""
 DEFINES = "CREATE OR REPLACE FUNCTION shardd.mood() RETURNS text LANGUAGE sql RETURN 'of {}';\n"
 
 MakeDaemon = Callable[..., Daemon]

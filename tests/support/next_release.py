@@ -8,6 +8,19 @@ from pathlib import Path
 import shardd
 from shardd.queue.migrate import load_migrations
 
+GROW = """
+DO $$
+DECLARE
+    one regclass;
+BEGIN
+    FOR one IN SELECT c.oid FROM pg_class c
+                WHERE c.relnamespace = 'shardd'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN mood text', one);
+    END LOOP;
+END $$;
+"""
+"""Adds a column to every table."""
+
 
 class NextRelease:
     """The package below a folder."""

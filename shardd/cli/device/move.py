@@ -30,7 +30,7 @@ from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
 from shardd.cli.nodes import look
-from shardd.cli.options import config_option, load_other_config, run_async, yes_option
+from shardd.cli.options import config_option, load_other_config, other_region_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.cli.regions import names_of
 from shardd.cli.words import count
@@ -50,14 +50,7 @@ REPEAT: Final = "then repeat shardd device move"
 
 @click.command("move", epilog=examples("shardd device move berlin-1 --to=/etc/shardd/asia.yaml"))
 @id_argument("device", "device_id")
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="CONFIG",
-    help="Config file that says where the other region's database is.",
-)
+@other_region_option
 @yes_option
 @config_option
 @run_async

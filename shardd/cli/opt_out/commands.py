@@ -28,6 +28,7 @@ from shardd.cli.options import (
     json_option,
     limit_option,
     load_other_config,
+    other_region_option,
     run_async,
 )
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
@@ -227,14 +228,7 @@ async def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
 
 
 @opt_out_group.command("copy", epilog=examples("shardd opt-out copy --to=asia.yaml --since=1h"))
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="CONFIG",
-    help="Config file that says where the other region's database is.",
-)
+@other_region_option
 @click.option(
     "--since",
     type=ReadBy(Seconds("1s", "365d")),

@@ -28,7 +28,7 @@ from shardd.logs import get_logger
 from shardd.postgres.servers import Identity
 from shardd.queue.beats import BeatMemory
 from shardd.queue.database import Database
-from shardd.queue.leases import LastBeat, Lease, Leases, Node, NodeIdentity, Renewed, describe
+from shardd.queue.leases import LastBeat, Leases, Node, NodeIdentity, Renewed, describe
 from shardd.queue.lives import Lives, Past, compare, what_is_lost
 from shardd.supervisor.cluster.caution import Caution
 from shardd.supervisor.cluster.outage import Outage
@@ -254,7 +254,8 @@ class LeaseKeeper:
         server = self._lives.server
         if await self.settling.look(server, self._nodes):
             self._free_at = boot_now()
-        wanted = set() if away else self._wanted(nodes, held, expected)
+        planned = share(self._shards, nodes, held, expected).planned_for(self._node.id)
+        wanted = set() if away else set(planned)
         if not may_take:
             wanted &= self._epochs.keys()
         for shard in sorted(self._epochs.keys() - wanted - self._moving.keys()):
@@ -369,11 +370,6 @@ class LeaseKeeper:
             log.critical("a shard could not be given back", action="defect", shard=shard, exc_info=error)
         finally:
             del self._moving[shard]
-
-    def _wanted(self, nodes: Iterable[Node], held: Iterable[Lease], expected: frozenset[str]) -> set[int]:
-        if self.displaced_by is not None:
-            return set()
-        return set(share(self._shards, nodes, held, expected).planned_for(self._node.id))
 
     def notes(self) -> list[str]:
         """What a fail-over lost that was noticed within the last hour."""

@@ -1,6 +1,6 @@
 """After the database was away for so long that every lease expired, all nodes come back, but not at the same moment.
 
-The first would find nobody else alive, take all shards, start a worker for each, and give most of them back a moment later. So
+The first would find no other node alive, take all shards, start a worker for each, and give most of them back a moment later. So
 for a while it counts those as alive that were before. A node that did die meanwhile loses its shards that much later.
 """
 

@@ -36,13 +36,10 @@ from shardd.supervisor.dispatch.in_flight import EndedClaim, InFlight, PoisonJob
 from shardd.supervisor.dispatch.latencies import Latencies
 from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.scheduling.scheduler import NO_SHARD, Scheduler
-from shardd.supervisor.services import Service
+from shardd.supervisor.services import RETRY_CAP, RETRY_FIRST, Service
 from shardd.tasks import wait_for_event
 
 log = get_logger(__name__)
-
-RETRY_FIRST, RETRY_CAP = 0.2, 2.0
-"""Seconds between tries while the database does not answer."""
 
 LOG_WORDS: Final = {
     Verdict.PERMANENT: "send failed",

@@ -12,20 +12,11 @@ from psycopg import pq
 from shardd.errors import DatabaseError
 from shardd.queue.columns import QUERIES
 from shardd.queue.database import Database, Record
+from tests.support.next_release import GROW
 from tests.support.queue_rows import connect
 
 PREPARED_AFTER = 5
 """Executions after which psycopg prepares a statement, as the pool has it."""
-GROW = """
-DO $$
-DECLARE
-    one regclass;
-BEGIN
-    FOR one IN SELECT c.oid FROM pg_class c
-                WHERE c.relnamespace = 'shardd'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition LOOP
-        EXECUTE format('ALTER TABLE %s ADD COLUMN mood text', one);
-    END LOOP;
-END $$"""
 UTILITY = re.compile(r"(?:--.*\n)*(?:LOCK|CREATE|ALTER|BEGIN|COMMIT|DROP|SET|ANALYZE)\b")
 FRAGMENTS = {"job_filter", "live_jobs"}
 """Parts of statements, which are not sent alone."""
