@@ -24,6 +24,7 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            writers.discard(writer)  # to abort what has ended is an error
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
