@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import os
 import sys
 import time
@@ -55,6 +56,8 @@ def start(config: Config) -> None:
     log_uncaught()
     silent = sys.stderr.isatty() and config.log.level in {"warning", "error"}
     notifier = (TerminalNotifier if silent else Notifier)(os.environ)
+
+    gc.freeze()  # modules live as long as the process: no collection need look at them
 
     async def run() -> None:
         await Supervisor(config, notifier, reload_asked=reload_asked).run()

@@ -6,6 +6,7 @@ other exception is a defect: the daemon logs its traceback, every other command 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -97,6 +98,7 @@ def main() -> None:
             raise  # the daemon logs it
         _report_defect(error)
         code = SharddError.exit_code
+    gc.freeze()  # the collections at the end would look at all that was loaded, for nothing
     sys.exit(code)
 
 
