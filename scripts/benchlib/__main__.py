@@ -7,13 +7,23 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 from rich.console import Console
 
-from benchlib import bound_inserts, failover_bench, finished_rows, queue_bench, scan_bench, visits_bench, whatsapp_bench
+from benchlib import (
+    bound_inserts,
+    campaign_bench,
+    failover_bench,
+    finished_rows,
+    queue_bench,
+    scan_bench,
+    visits_bench,
+    whatsapp_bench,
+)
 from benchlib import soak as soak_bench
 
 
@@ -96,6 +106,33 @@ def whatsapp(quick: bool, devices: int | None, json_path: str | None) -> None:
     """
     devices = devices or (300 if quick else 3000)
     _report(_run(whatsapp_bench.run(quick=quick, devices=devices, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="Take two minutes: one round of few devices with short gaps.")
+@click.option("--devices", type=click.IntRange(1, 50_000), help="WhatsApp devices.  [default: 3000; quick: 120]")
+@click.option("--messages", type=click.IntRange(2, 100), help="Of each device.  [default: 4; quick: 3]")
+@click.option(
+    "--gap",
+    type=(click.FloatRange(0.1), click.FloatRange(0.1)),
+    metavar="LEAST MOST",
+    help="Seconds between two messages of a device.  [default: 20 60; quick: 2 6]",
+)
+@click.option("--rounds", type=click.IntRange(1), help="Of each subject and phase.  [default: 3; quick: 1]")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the tables."
+)
+def campaign(quick: bool, gap: tuple[float, float] | None, json_path: str | None, **given: Any) -> None:
+    """A campaign over thousands of WhatsApp devices, and plain neonize that sends the same; then all devices at once, cold.
+
+    Uses only the project's own WhatsApp server on loopback. Takes about ten minutes a round on two cores, which should be idle
+    otherwise.
+    """
+    if gap is not None and gap[0] > gap[1]:
+        raise click.BadParameter("the least comes first", param_hint="--gap")
+    size = campaign_bench.QUICK if quick else campaign_bench.FULL
+    size = replace(size, **{name: value for name, value in {**given, "gap": gap}.items() if value is not None})
+    _report(_run(campaign_bench.run(size, quick=quick, say=_say)), json_path)
 
 
 @cli.command()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import psycopg
+
+from benchlib.watching import watching
 
 LOOK_EVERY: Final = 0.2
 
@@ -26,21 +27,13 @@ async def watched(superuser_dsn: str) -> AsyncIterator[Peak]:
     async with await psycopg.AsyncConnection.connect(superuser_dsn, autocommit=True) as connection:
 
         async def look() -> None:
-            while True:
-                cursor = await connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity "
-                    "WHERE backend_type = 'client backend' AND application_name <> 'shardd-bench' AND pid <> pg_backend_pid()"
-                )
-                row = await cursor.fetchone()
-                assert row is not None
-                peak.connections = max(peak.connections, row[0])
-                await asyncio.sleep(LOOK_EVERY)
+            cursor = await connection.execute(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND application_name <> 'shardd-bench' AND pid <> pg_backend_pid()"
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+            peak.connections = max(peak.connections, row[0])
 
-        looking = asyncio.create_task(look())
-        try:
+        async with watching(look, LOOK_EVERY):
             yield peak
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
-            if not looking.cancelled() and (error := looking.exception()):
-                raise error

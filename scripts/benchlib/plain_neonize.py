@@ -2,7 +2,8 @@
 
 It is as lean as a program can be that does the same: no gate, no journal, no row is looked at, no deadline, only the two kinds of
 events that the work needs, and the library logs warnings only, like a worker's. What it needs in order not to break it does:
-enough threads, a uuid for each client, no finalizers. Requests and answers are lines of JSON, one round each.
+enough threads, a uuid for each client, no finalizers. Requests and answers are lines of JSON, one round each; the first answer
+says that everything is loaded.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import asyncio
 import json
 import logging
 import os
+import random
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -26,6 +30,8 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import Message
 
 Work = list[tuple[str, list[str], str]]
 """For each device: its JID, its recipients one message after the other, the text."""
+Times = list[list[tuple[float, float]]]
+"""For each device, of each message: when the device's turn to connect came, or the call of an open client; when it was sent."""
 
 
 class Plain:
@@ -36,21 +42,36 @@ class Plain:
         self._at_once = asyncio.Semaphore(at_once)
         self._clients: dict[str, tuple[NewAClient, asyncio.Task[Any]]] = {}
 
-    async def send(self, work: Work) -> None:
-        """Send concurrently from all devices; those that are not connected connect first, a limited number at a time."""
-        await asyncio.gather(*(self._send(*one) for one in work))
+    async def send(self, work: Work, gap: tuple[float, float] = (0.0, 0.0)) -> Times:
+        """Send concurrently from all devices; those that are not connected connect first, a limited number at a time.
+
+        `gap`: the least and the most seconds before each message, but for the first of a device that connects.
+        """
+        return await asyncio.gather(*(self._send(*one, *gap) for one in work))
 
     async def close(self, jids: list[str]) -> None:
         """Close these devices' clients, a limited number at a time."""
         await asyncio.gather(*map(self._close, jids))
 
-    async def _send(self, jid: str, recipients: list[str], text: str) -> None:
+    async def _send(
+        self, jid: str, recipients: list[str], text: str, least: float, most: float
+    ) -> list[tuple[float, float]]:
+        times = []
+        began = 0.0
         if jid not in self._clients:
             async with self._at_once:
+                began = time.time()
                 await self._open(jid)
         client, _ = self._clients[jid]
         for recipient in recipients:
+            if not began:
+                if most:
+                    await asyncio.sleep(random.uniform(least, most))
+                began = time.time()
             await client.send_message(_jid(f"{recipient}@s.whatsapp.net"), Message(conversation=text))
+            times.append((began, time.time()))
+            began = 0.0
+        return times
 
     async def _open(self, jid: str) -> None:
         client = NewAClient(self._store, jid=_jid(jid))
@@ -83,7 +104,7 @@ def _jid(text: str) -> JID:
     return JID(User=user, Device=int(device or 0), RawAgent=0, Integrator=0, Server=server, IsEmpty=False)
 
 
-async def main(answers: int) -> None:
+async def main(answer: Callable[[Any], None]) -> None:
     """Serve requests one after another until the input ends."""
     settings = json.loads(sys.argv[1])
     loop = asyncio.get_running_loop()
@@ -92,16 +113,16 @@ async def main(answers: int) -> None:
     reader = asyncio.StreamReader(limit=1 << 26)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     plain = Plain(**settings)
+    answer("ready")
     while line := await reader.readline():
         request = json.loads(line)
-        await getattr(plain, request.pop("do"))(**request)
-        os.write(answers, b"{}\n")
+        answer(await getattr(plain, request.pop("do"))(**request))
 
 
 if __name__ == "__main__":
     logging.getLogger("neonize.utils.log").setLevel(logging.WARNING)
     logging.getLogger("whatsmeow").setLevel(logging.WARNING)
-    kept = os.dup(1)
+    kept = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the library prints to standard output
-    asyncio.run(main(kept))
+    asyncio.run(main(lambda what: print(json.dumps(what), file=kept, flush=True)))
     os._exit(0)

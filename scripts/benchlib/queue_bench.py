@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from benchlib import archive_cost, shardd_queue, sql_limit
 from benchlib.cluster import Cluster, temporary_cluster
 from benchlib.peers import PgQueuer, Procrastinate
-from benchlib.results import Results, Spread
+from benchlib.results import Results, Spread, percentile
 from benchlib.workload import FULL, QUICK, Sizes
 
 Say = Callable[[str], None]
@@ -73,6 +73,4 @@ def _drains(sizes: Sizes) -> dict[str, tuple[Callable[[Cluster, int], Awaitable[
 
 def _percentile(times: list[float], which: str) -> float:
     """Milliseconds."""
-    ordered = sorted(times)
-    share = {"p50": 0.50, "p99": 0.99}[which]
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+    return percentile(times, {"p50": 0.50, "p99": 0.99}[which]) * 1000

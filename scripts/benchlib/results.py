@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from shardd import __version__
 
 NAMES: Final = {
     "shardd": "shardd",
@@ -38,13 +41,35 @@ class Spread:
         return median(ours / theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True))
 
     def text(self, digits: int = 0) -> str:
-        """Median (lowest-highest)."""
+        """Median (lowest-highest); only the value if there is one round."""
+        if len(self.rounds) == 1:
+            return f"{self.median:,.{digits}f}"
         low, high = min(self.rounds), max(self.rounds)
         return f"{self.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
     def plain(self) -> dict[str, Any]:
         """The values as JSON."""
         return {"median": self.median, "min": min(self.rounds), "max": max(self.rounds), "rounds": self.rounds}
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value below which this share of them lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long something took, in seconds."""
+
+    p50: float
+    p99: float
+    longest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Of at least one value."""
+        return cls(percentile(values, 0.50), percentile(values, 0.99), max(values))
 
 
 @dataclass(frozen=True)
@@ -57,11 +82,24 @@ class Goal:
     at_least: bool = True
     beyond: bool = False
     """Desirable, but not required."""
+    unit: str = "x"
+    digits: int = 2
 
     @property
     def met(self) -> bool:
         """Whether the goal is met."""
         return self.reached >= self.wanted if self.at_least else self.reached <= self.wanted
+
+    def text(self) -> str:
+        """One line."""
+        sign = "≥" if self.at_least else "≤"
+        verdict = "reached" if self.met else "MISSED" if not self.beyond else "not reached"
+        aim = "goal beyond" if self.beyond else "goal"
+        return f"{self.what}: {self.reached:,.{self.digits}f}{self.unit}, {aim} {sign} {self.wanted:g}{self.unit}: {verdict}"
+
+    def plain(self) -> dict[str, Any]:
+        """The goal as JSON."""
+        return {name: getattr(self, name) for name in ("what", "reached", "wanted", "at_least", "beyond", "met")}
 
 
 @dataclass(frozen=True)
@@ -114,24 +152,19 @@ class Results:
             "quick": self.quick,
             "machine": machine(),
             "server": self.server,
-            "versions": {name: version(name) for name in ("shardd", "procrastinate", "pgqueuer", "asyncpg", "psycopg")},
+            "versions": versions("procrastinate", "pgqueuer", "asyncpg", "psycopg"),
             "drain_jobs_per_second": {name: {**s.plain(), "jobs": self.jobs[name]} for name, s in self.drain.items()},
             "pick_up_ms": {name: {p: s.plain() for p, s in spreads.items()} for name, spreads in self.pick_up.items()},
             "cost_ms_per_500": {
                 what: {str(finished): s.plain() for finished, s in by_rows.items()} for what, by_rows in self.cost.items()
             },
-            "goals": [
-                {"what": g.what, "ratio": g.reached, "wanted": g.wanted, "at_least": g.at_least, "beyond": g.beyond, "met": g.met}
-                for g in self.goals()
-            ],
+            "goals": [goal.plain() for goal in self.goals()],
         }  # fmt: skip
 
     def show(self, console: Console) -> None:
         """Print the tables."""
-        here = machine()
         console.print(
-            f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {self.server['server_version']}, "
-            f"load {here['load']:.1f}; fsync {self.server['fsync']}, synchronous_commit {self.server['synchronous_commit']}"
+            f"{machine_line(self.server)}; fsync {self.server['fsync']}, synchronous_commit {self.server['synchronous_commit']}"
         )
         table = Table(
             box=SIMPLE,
@@ -158,12 +191,7 @@ class Results:
             table.add_row(f"{finished:,}", *(self.cost[what][finished].text(1) for what in self.cost))
         console.print(table)
         for goal in self.goals():
-            sign = "≥" if goal.at_least else "≤"
-            verdict = "reached" if goal.met else "MISSED" if not goal.beyond else "not reached"
-            aim = "goal beyond" if goal.beyond else "goal"
-            console.print(
-                f"{goal.what}: {goal.reached:.2f}x, {aim} {sign} {goal.wanted:g}x: {verdict}", highlight=False
-            )
+            console.print(goal.text(), highlight=False)
 
 
 def machine() -> dict[str, Any]:
@@ -177,3 +205,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of shardd and of these packages."""
+    return {"shardd": __version__} | {name: version(name) for name in packages}
+
+
+def machine_line(server: Mapping[str, str]) -> str:
+    """The same in words, with the version of PostgreSQL; `server`: its settings."""
+    here = machine()
+    return (
+        f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {server['server_version']}, "
+        f"load {here['load']:.1f}"
+    )

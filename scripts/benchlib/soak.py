@@ -133,7 +133,7 @@ async def run(*, refreshes: int, recycle: int, say: Say) -> SoakResults:
     is_pooled = pooler.PROGRAM is not None
     async with bed() as (cluster, server), stocked(cluster, "soak", DEVICES) as stock:
         worker = {"recycle": {"connects": recycle}}
-        limits = {"max_open_clients": OPEN}
+        limits: dict[str, Any] = {"max_open_clients": OPEN}
         async with fleet(cluster, server, stock, shards=1, pgbouncer=is_pooled, worker=worker, **limits) as running:
             begun = time.monotonic()
             watch = _Watch(running, begun)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 from benchlib.cluster import Cluster
 from benchlib.connections import watched
-from benchlib.processes import cost_of
-from benchlib.whatsapp_fleet import Fleet, fleet, stocked
+from benchlib.fleet_usage import used_by
+from benchlib.plain_process import plain_fleet
+from benchlib.whatsapp_fleet import arrived_once, fleet, recipients_of, stocked
 from tests.whatsapp_server.launch import ServerProcess
 
 SHARDS: Final = 8
 DEADLINE: Final = 900.0
-LOOK_EVERY: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,23 @@ class Sweep:
         return dict(vars(self))
 
 
-async def sweep(cluster: Cluster, server: ServerProcess, *, devices: int, pgbouncer: bool) -> Sweep:
+async def sweep(
+    cluster: Cluster, server: ServerProcess, *, devices: int, pgbouncer: bool, shards: int = SHARDS
+) -> Sweep:
     """Run the sweep. Raises RuntimeError unless every message was sent, and arrived at WhatsApp exactly once."""
     server.control.start_over()
     async with (
         stocked(cluster, "sweep", devices) as stock,
         watched(cluster.dsn("postgres", "postgres")) as peak,
-        fleet(cluster, server, stock, shards=SHARDS, pgbouncer=pgbouncer) as running,
+        fleet(cluster, server, stock, shards=shards, pgbouncer=pgbouncer) as running,
     ):
-        pids = await running.daemon.workers()
-        cpu_before = sum(cost_of(pid).cpu for pid in pids)
         server_before = server.control.stats()["cpu"]
-        sizes = _Sizes(running, pids)
-        looking = asyncio.create_task(sizes.look())
-        begun = time.monotonic()
-        try:
-            await running.send(range(devices), deadline=DEADLINE)
-        finally:
-            looking.cancel()
-        seconds = time.monotonic() - begun
-        stats = server.control.stats()
-        accepted = stats["counts"]["messages"]
-        if accepted != devices:
-            raise RuntimeError(f"WhatsApp got {accepted} messages for {devices} jobs")
+        async with used_by(running.daemon) as used:
+            await running.insert(range(devices))
+            begun = time.monotonic()
+            await running.until_sent(deadline=DEADLINE)
+            seconds = time.monotonic() - begun
+        stats = arrived_once(server, devices)
         return Sweep(
             devices=devices,
             pgbouncer=pgbouncer,
@@ -79,28 +72,26 @@ async def sweep(cluster: Cluster, server: ServerProcess, *, devices: int, pgboun
             sent_by_second=await running.sent_by_second(),
             tries=await running.tries(),
             doubled=len(await server.async_control.doubled()),
-            worker_cpu=(sum(cost_of(pid).cpu for pid in pids) - cpu_before) / devices * 1000,
-            rss_of_workers=sizes.together,
-            largest_worker=sizes.largest,
-            open_clients=sizes.open_clients,
+            worker_cpu=used.workers.cpu / devices * 1000,
+            rss_of_workers=used.workers.peak,
+            largest_worker=used.workers.largest,
+            open_clients=used.open_clients,
             connections=peak.connections,
             server_cpu=stats["cpu"] - server_before,
         )
 
 
-class _Sizes:
-    """The maximum resource usage of the workers."""
-
-    def __init__(self, running: Fleet, pids: list[int]) -> None:
-        self._fleet = running
-        self._pids = pids
-        self.together = self.largest = self.open_clients = 0
-
-    async def look(self) -> None:
-        while True:
-            sizes = [cost_of(pid).rss for pid in self._pids]
-            self.together = max(self.together, sum(sizes))
-            self.largest = max(self.largest, *sizes)
-            totals = (await self._fleet.daemon.status())["totals"]
-            self.open_clients = max(self.open_clients, totals["open_clients"])
-            await asyncio.sleep(LOOK_EVERY)
+async def plain_sweep(
+    cluster: Cluster, server: ServerProcess, *, devices: int, pgbouncer: bool, processes: int
+) -> float:
+    """The same with plain neonize: seconds from the request to the last answer of WhatsApp."""
+    server.control.start_over()
+    async with (
+        stocked(cluster, "sweep", devices) as stock,
+        plain_fleet(cluster, server, stock, processes=processes, pgbouncer=pgbouncer) as plain,
+    ):
+        begun = time.monotonic()
+        await plain.send({session: recipients_of(session, 1) for session in stock.sessions}, deadline=DEADLINE)
+        seconds = time.monotonic() - begun
+        arrived_once(server, devices)
+        return seconds

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchlib import pooler
-from benchlib.processes import cost_of
+from benchlib.processes import Usage
 from benchlib.results import machine
 from benchlib.whatsapp_bench import Say, bed
 from benchlib.whatsapp_fleet import Fleet, fleet, stocked
@@ -107,13 +106,13 @@ async def run(*, devices: int, days: float, factor: float, say: Say) -> VisitRes
     senders = devices // 2
     async with bed() as (cluster, server), stocked(cluster, "visits", devices) as stock:
         server.control.settings(unlink_after=UNLINK_AFTER / factor, decrypt=False)
-        intervals = {
+        intervals: dict[str, Any] = {
             "visit_every": f"{max(SHORTEST, visit_every / factor):.3f}s",
             "idle_close": f"{max(SHORTEST, IDLE_CLOSE / factor):.3f}s",
         }
         pooled = pooler.PROGRAM is not None
         async with fleet(cluster, server, stock, shards=SHARDS, pgbouncer=pooled, **intervals) as running:
-            workers, supervisor = _Cpu(), _Cpu()
+            workers, supervisor = Usage(), Usage()
 
             async def look() -> None:
                 workers.look(await running.daemon.workers())
@@ -148,9 +147,9 @@ async def run(*, devices: int, days: float, factor: float, say: Say) -> VisitRes
                 offline=[one.offline * factor for one in activity.values()],
                 silences=[one.silence * factor for one in activity.values()],
                 unlinked=devices - len(activity),
-                worker_cpu=workers.used(),
+                worker_cpu=workers.cpu,
                 workers_replaced=workers.replaced,
-                supervisor_cpu=supervisor.used(),
+                supervisor_cpu=supervisor.cpu,
                 server_cpu=server.control.stats()["cpu"],
                 pooled=pooled,
             )
@@ -170,30 +169,3 @@ async def _produce(running: Fleet, senders: int, every: float) -> None:
             began = time.monotonic()
             await running.insert(range(number, number + 1))
             await asyncio.sleep(max(0.0, every / senders - (time.monotonic() - began)))
-
-
-class _Cpu:
-    """CPU seconds of processes since the first look, also of those that others replaced meanwhile."""
-
-    def __init__(self) -> None:
-        self._begins: dict[int, float] | None = None
-        self._now: dict[int, float] = {}
-        self._ended = 0.0
-        self.replaced = 0
-
-    def look(self, pids: Iterable[int]) -> None:
-        """`pids`: of the processes that run now."""
-        costs = {}
-        for pid in pids:
-            with suppress(FileNotFoundError, ProcessLookupError):
-                costs[pid] = cost_of(pid).cpu
-        if self._begins is None:
-            self._begins = dict(costs)
-        # Only processes that the daemon names: the number of one that has ended may be another's by now.
-        for pid in self._now.keys() - costs.keys():
-            self._ended += self._now.pop(pid) - self._begins.pop(pid, 0.0)
-            self.replaced += 1
-        self._now |= costs
-
-    def used(self) -> float:
-        return self._ended + sum(self._now.values()) - sum((self._begins or {}).values())

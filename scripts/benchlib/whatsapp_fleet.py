@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ ALONE: Final = {"visit_every": "never"}
 """Settings of the transport with which a device is opened only to send."""
 
 
+NO_PACE: Final = {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0}
+"""Settings of the pace with which nothing waits."""
+Recipients = Callable[[str, int], list[str]]
+"""Of a device's session and its number of messages."""
+
+
 @dataclass(frozen=True)
 class Stock:
     """A database with a session store of paired devices."""
@@ -38,6 +44,11 @@ class Stock:
     dsn: str
     sessions: list[str]
     """JIDs: the devices' sessions."""
+
+    @property
+    def database(self) -> str:
+        """Its name."""
+        return self.dsn.partition("@/")[2].partition("?")[0]
 
     @property
     def store(self) -> str:
@@ -56,8 +67,17 @@ async def stocked(cluster: Cluster, name: str, devices: int, first: int = 0) -> 
 
 def recipients_of(session: str, messages: int) -> list[str]:
     """A distinct recipient for each device, repeated this many times."""
-    number = session.partition(":")[0]
-    return [str(FIRST_RECIPIENT + int(number) - FIRST_NUMBER)] * messages
+    return [str(FIRST_RECIPIENT + _offset(session))] * messages
+
+
+def strangers_of(session: str, messages: int) -> list[str]:
+    """A recipient of its own for each of this many messages of each device."""
+    first = FIRST_RECIPIENT + _offset(session) * messages
+    return [str(first + number) for number in range(messages)]
+
+
+def _offset(session: str) -> int:
+    return int(session.partition(":")[0]) - FIRST_NUMBER
 
 
 class Fleet:
@@ -69,13 +89,13 @@ class Fleet:
         self._stock = stock
         self.inserted = 0
 
-    def insert(self, devices: range, messages: int = 1) -> Any:
+    def insert(self, devices: range, messages: int = 1, recipients: Recipients = recipients_of) -> Any:
         """Insert jobs for these devices and commit."""
         self.inserted += len(devices) * messages
         jobs = [
             (session, f"+{recipient}", BODY)
             for session in self._stock.sessions[devices.start : devices.stop]
-            for recipient in recipients_of(session, messages)
+            for recipient in recipients(session, messages)
         ]
         return self._copy(jobs)
 
@@ -115,8 +135,20 @@ class Fleet:
         return [counts.get(second, 0) for second in range(max(counts, default=-1) + 1)]
 
     async def tries(self) -> int:
-        """The number of attempts beyond the first of each job."""
+        """The number of claims beyond the first of each job: given back, or failed."""
         return int((await self._rows("SELECT coalesce(sum(attempt - 1), 0) FROM shardd.archive"))[0][0])
+
+    async def failures(self) -> int:
+        """The number of attempts that failed; what else was claimed again had been given back."""
+        return int((await self._rows("SELECT coalesce(sum(failures), 0) FROM shardd.archive"))[0][0])
+
+    async def claims(self) -> dict[str, list[tuple[float, float]]]:
+        """By device, of each finished job in order: when it was claimed for the last time, and settled, in POSIX seconds."""
+        rows = await self._rows(
+            "SELECT device_id, array_agg(extract(epoch FROM claimed_at)::float8 ORDER BY claimed_at), "
+            "array_agg(extract(epoch FROM settled_at)::float8 ORDER BY claimed_at) FROM shardd.archive GROUP BY 1"
+        )
+        return {device: list(zip(claimed, settled, strict=True)) for device, claimed, settled in rows}
 
     async def close_clients(self, devices: range, *, at_once: int) -> None:
         """Close the devices' clients and wait until they have ended."""
@@ -146,15 +178,25 @@ async def add_devices(producer: psycopg.AsyncConnection[Any], stock: Stock) -> N
     )
 
 
-def fleet_config(stock: Stock, server: ServerProcess, *, shards: int, **whatsapp: Any) -> dict[str, Any]:
+def fleet_config(
+    stock: Stock, server: ServerProcess, *, shards: int, pacing: Mapping[str, Any] = NO_PACE, **whatsapp: Any
+) -> dict[str, Any]:
     """Of a daemon that sends for these devices; `whatsapp`: settings of the transport that differ from the defaults."""
     return {
         "shards": shards,
         "database": {"dsn": stock.dsn},
-        "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
+        "pacing": dict(pacing),
         "transports": {"whatsapp": {**ALONE, "proxy": server.proxy_url(), **whatsapp}},
         "log": {"level": "info", "format": "json"},
     }
+
+
+def arrived_once(server: ServerProcess, messages: int) -> dict[str, Any]:
+    """The statistics of WhatsApp. Raises RuntimeError unless it got this many messages, each once."""
+    stats = server.control.stats()
+    if (accepted := stats["counts"].get("messages", 0)) != messages:
+        raise RuntimeError(f"WhatsApp got {accepted} messages instead of {messages}")
+    return stats
 
 
 def trust(server: ServerProcess) -> dict[str, str]:
@@ -172,6 +214,7 @@ async def fleet(
     shards: int,
     pgbouncer: bool = False,
     worker: dict[str, Any] | None = None,
+    pacing: Mapping[str, Any] = NO_PACE,
     **whatsapp: Any,
 ) -> AsyncIterator[Fleet]:
     """A daemon that sends for these devices; `whatsapp`: settings of the transport that differ from the defaults."""
@@ -180,11 +223,9 @@ async def fleet(
         connect = psycopg.AsyncConnection.connect(stock.dsn, autocommit=True, application_name="shardd-bench")
         producer = await stack.enter_async_context(await connect)
         await add_devices(producer, stock)
-        config = fleet_config(stock, server, shards=shards, pgbouncer=pgbouncer, **whatsapp)
+        config = fleet_config(stock, server, shards=shards, pacing=pacing, pgbouncer=pgbouncer, **whatsapp)
         if pgbouncer:
-            config["database"]["sessions_dsn"] = await stack.enter_async_context(
-                pooled(cluster, stock.dsn.partition("@/")[2].partition("?")[0])
-            )
+            config["database"]["sessions_dsn"] = await stack.enter_async_context(pooled(cluster, stock.database))
         config["worker"] = worker or {}
         # A journal belongs to one database, so each daemon needs its own folder.
         folder = Path(tempfile.mkdtemp(dir=cluster.folder))

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchlib.results import Goal, Spread, machine
+from benchlib.results import Goal, Spread, machine, machine_line, versions
 from benchlib.sweep import Sweep
 from benchlib.whatsapp_round import Figures
 
@@ -64,7 +64,7 @@ class WhatsappResults:
             if sweep.pgbouncer:
                 most = float(MOST_CONNECTIONS)
                 what = f"database connections, {sweep.devices:,} devices"
-                goals.append(Goal(what, float(sweep.connections), most, at_least=False))
+                goals.append(Goal(what, float(sweep.connections), most, at_least=False, unit="", digits=0))
         return goals
 
     def plain(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class WhatsappResults:
             "quick": self.quick,
             "machine": machine(),
             "server": self.server,
-            "versions": {name: version(name) for name in ("shardd", "neonize", "uvloop", "psycopg")},
+            "versions": versions("neonize", "uvloop", "psycopg"),
             "devices": self.devices,
             "warm_messages_per_device": self.messages,
             "rounds": {
@@ -86,27 +86,17 @@ class WhatsappResults:
                 if who != "plain"
             },
             "sweeps": [sweep.plain() for sweep in self.sweeps],
-            "goals": [{"what": g.what, "reached": g.reached, "wanted": g.wanted, "met": g.met} for g in self.goals()],
+            "goals": [goal.plain() for goal in self.goals()],
         }  # fmt: skip
 
     def show(self, console: Console) -> None:
         """Print the tables."""
-        here = machine()
-        console.print(
-            f"{here['cores']} cores, {here['cpu']}, Python {here['python']}, PostgreSQL {self.server['server_version']}, "
-            f"neonize {version('neonize')}, load {here['load']:.1f}"
-        )
+        console.print(f"{machine_line(self.server)}, neonize {version('neonize')}")
         console.print(self._costs())
         if self.sweeps:
             console.print(self._sweeps())
         for goal in self.goals():
-            unit = "" if goal.wanted > 2 else "x"
-            digits = 0 if goal.wanted > 2 else 2
-            console.print(
-                f"{goal.what}: {goal.reached:.{digits}f}{unit}, goal ≤ {goal.wanted:g}{unit}: "
-                f"{'reached' if goal.met else 'MISSED'}",
-                highlight=False,
-            )
+            console.print(goal.text(), highlight=False)
 
     def _costs(self) -> Table:
         table = Table(

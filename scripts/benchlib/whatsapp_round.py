@@ -11,19 +11,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from benchlib.cluster import Cluster
 from benchlib.connections import watched
-from benchlib.plain_process import PlainProcess, plain_process
+from benchlib.plain_process import AT_ONCE, PlainProcess, plain_process
 from benchlib.processes import cost_of
 from benchlib.whatsapp_fleet import Fleet, Stock, fleet, recipients_of, stocked
 from benchlib.workload import BODY
 from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from tests.whatsapp_server.launch import ServerProcess
 
-AT_ONCE: Final = 8
-"""Connects in progress: `transports.whatsapp.max_connecting`."""
 WARMERS: Final = 10
 """Devices that connect before the measurement."""
 REST: Final = 3.0
@@ -93,7 +91,7 @@ async def plain_round(cluster: Cluster, server: ServerProcess, load: Load) -> Fi
 async def _shardd_round(cluster: Cluster, server: ServerProcess, load: Load, *, pgbouncer: bool) -> Figures:
     clients = load.devices + WARMERS
     async with stocked(cluster, "worker", clients) as stock, watched(cluster.dsn("postgres", "postgres")) as peak:
-        limits = {"max_open_clients": clients, "max_connecting": AT_ONCE, "idle_close": "1h"}
+        limits: dict[str, Any] = {"max_open_clients": clients, "max_connecting": AT_ONCE, "idle_close": "1h"}
         async with fleet(cluster, server, stock, shards=1, pgbouncer=pgbouncer, **limits) as running:
             (pid,) = await running.daemon.workers()
             figures = await _measure(_Worker(running, pid), load, lambda: peak.connections)
