@@ -12,8 +12,10 @@ from typing import Final
 from benchlib import pooler
 from benchlib.campaign_results import CampaignResults, Cold
 from benchlib.campaign_round import Campaign, CampaignFigures, plain_campaign, shardd_campaign
+from benchlib.cluster import Cluster
 from benchlib.sweep import SHARDS, plain_sweep, sweep
 from benchlib.whatsapp_bench import SMALL_FLEET, Say, bed
+from tests.whatsapp_server.launch import ServerProcess
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,27 @@ async def run(size: Size, *, quick: bool, say: Say) -> CampaignResults:
         if size.devices > SMALL_FLEET:
             raise RuntimeError(f"more than {SMALL_FLEET} devices need PgBouncer (Debian: apt-get install pgbouncer)")
         say("no pgbouncer: the sessions are reached directly (Debian: apt-get install pgbouncer)")
-    campaign = Campaign(size.devices, size.messages, size.gap, size.processes, pooled)
+    async with bed() as (cluster, server):
+        return await measure(cluster, server, size, pgbouncer=pooled, quick=quick, say=say)
+
+
+async def measure(
+    cluster: Cluster, server: ServerProcess, size: Size, *, pgbouncer: bool, quick: bool, say: Say
+) -> CampaignResults:
+    """The same on servers that run already."""
+    campaign = Campaign(size.devices, size.messages, size.gap, size.processes, pgbouncer)
     figures: dict[str, list[CampaignFigures]] = {"shardd": [], "plain": []}
     cold: list[Cold] = []
-    async with bed() as (cluster, server):
-        for number in range(1, size.rounds + 1):
-            for who, measure in (("plain", plain_campaign), ("shardd", shardd_campaign)):
-                one = await measure(cluster, server, campaign)
-                figures[who].append(one)
-                say(
-                    f"round {number}/{size.rounds}: {who}: {campaign.total:,} messages in {one.seconds:.0f} s, "
-                    f"{one.login_per_device:.2f} logins per device, {one.worker_cpu:.1f} ms of CPU per message"
-                )
-            plain = await plain_sweep(cluster, server, devices=size.devices, processes=size.processes, pgbouncer=pooled)
-            ours = await sweep(cluster, server, devices=size.devices, shards=size.processes, pgbouncer=pooled)
-            cold.append(Cold(plain, ours))
-            say(f"round {number}/{size.rounds}: cold: plain {plain:.1f} s, shardd {ours.seconds:.1f} s")
-        return CampaignResults(campaign, figures, cold, server=cluster.settings(), quick=quick)
+    for number in range(1, size.rounds + 1):
+        for who, run_one in (("plain", plain_campaign), ("shardd", shardd_campaign)):
+            one = await run_one(cluster, server, campaign)
+            figures[who].append(one)
+            say(
+                f"round {number}/{size.rounds}: {who}: {campaign.total:,} messages in {one.seconds:.0f} s, "
+                f"{one.login_per_device:.2f} logins per device, {one.worker_cpu:.1f} ms of CPU per message"
+            )
+        plain = await plain_sweep(cluster, server, devices=size.devices, processes=size.processes, pgbouncer=pgbouncer)
+        ours = await sweep(cluster, server, devices=size.devices, shards=size.processes, pgbouncer=pgbouncer)
+        cold.append(Cold(plain, ours))
+        say(f"round {number}/{size.rounds}: cold: plain {plain:.1f} s, shardd {ours.seconds:.1f} s")
+    return CampaignResults(campaign, figures, cold, server=cluster.settings(), quick=quick)

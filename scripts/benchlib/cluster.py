@@ -33,10 +33,10 @@ LOOK_EVERY: Final = 0.02
 class Cluster:
     """The embedded server of `shardd start`; every queue gets its own databases in it."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        """`settings`: server settings that override the embedded server's."""
+    def __init__(self, folder: Path, server: EmbeddedPostgres) -> None:
+        """`folder`: for what a benchmark writes."""
         self.folder = folder
-        self._server = EmbeddedPostgres(folder / "server", settings=settings, spare=folder / "spare")
+        self._server = server
 
     def dsn(self, database: str, role: str = "shardd") -> str:
         """Connection string of a role; `postgres` is the superuser."""
@@ -114,7 +114,7 @@ async def temporary_cluster(settings: Mapping[str, str] | None = None) -> AsyncI
     # Short, because a socket path has at most 107 bytes, and accessible for the server's account.
     folder = Path(tempfile.mkdtemp(prefix="shardd-bench-", dir="/tmp"))
     os.chmod(folder, 0o711)  # noqa: PTH101  # one system call; a Path's method would be called blocking here
-    cluster = Cluster(folder, settings)
+    cluster = Cluster(folder, EmbeddedPostgres(folder / "server", settings=settings, spare=folder / "spare"))
     try:
         await cluster.start()
         yield cluster
