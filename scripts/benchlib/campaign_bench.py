@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import click
+
 from benchlib import pooler
 from benchlib.campaign_results import CampaignResults, Cold
 from benchlib.campaign_round import Campaign, CampaignFigures, plain_campaign, shardd_campaign
@@ -37,11 +39,13 @@ QUICK: Final = Size(devices=120, messages=3, gap=(2, 6), rounds=1, processes=2)
 
 
 async def run(size: Size, *, quick: bool, say: Say) -> CampaignResults:
-    """Run all rounds; `say` gets progress messages. Raises RuntimeError for too many devices without PgBouncer."""
+    """Run all rounds; `say` gets progress messages. Raises click.UsageError for too many devices without PgBouncer."""
     pooled = pooler.PROGRAM is not None
     if not pooled:
         if size.devices > SMALL_FLEET:
-            raise RuntimeError(f"more than {SMALL_FLEET} devices need PgBouncer (Debian: apt-get install pgbouncer)")
+            raise click.UsageError(
+                f"more than {SMALL_FLEET} devices need PgBouncer (Debian: apt-get install pgbouncer)"
+            )
         say("no pgbouncer: the sessions are reached directly (Debian: apt-get install pgbouncer)")
     async with bed() as (cluster, server):
         return await measure(cluster, server, size, pgbouncer=pooled, quick=quick, say=say)

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
+import psycopg
 import pytest
+from benchlib import finished_rows, scan_bench
+from benchlib.whatsapp_fleet import Fleet
 
-import shardd
+from shardd.queue.database import Database
+from shardd.queue.jobs import Jobs
 from tests.fixtures.postgres import Cluster
+from tests.support.queue_rows import add_devices, claim, finish, insert_jobs, release, take_epoch
 
 
 @pytest.mark.parametrize("way", ["archive", "one table", "flag"])
-def test_finished_jobs_are_kept_in_three_ways(way: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(shardd.__file__).parent.parent / "scripts"))
-    finished_rows = import_module("benchlib.finished_rows")
+def test_finished_jobs_are_kept_in_three_ways(way: str, cluster: Cluster) -> None:
     name = cluster.create_database("migrated")
     try:
-        bed = finished_rows.Bed(
-            SimpleNamespace(settle_down=lambda: None), cluster.dsn(name), way, finished=1000, batches=2
-        )
+        servers = cast(Any, SimpleNamespace(settle_down=lambda: None))
+        bed = finished_rows.Bed(servers, cluster.dsn(name), way, finished=1000, batches=2)
         assert bed.measure().keys() == finished_rows.MEASURED.keys()
     finally:
         cluster.drop_database(name)
 
 
-async def test_a_queue_is_filled_and_scanned(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(shardd.__file__).parent.parent / "scripts"))
-    scan_bench = import_module("benchlib.scan_bench")
+async def test_a_queue_is_filled_and_scanned(cluster: Cluster) -> None:
     name = cluster.create_database("migrated")
     try:
-        scan_bench.fill(SimpleNamespace(connect=cluster.superuser), cluster.dsn(name), 100, 500)
+        servers = cast(Any, SimpleNamespace(connect=cluster.superuser))
+        scan_bench.fill(servers, cluster.dsn(name), 100, 500)
         async with scan_bench.Bed(cluster.dsn(name)) as bed:
             assert (await bed.measure(100)).keys() == scan_bench.MEASURED.keys()
     finally:
         cluster.drop_database(name)
+
+
+async def test_claims_that_were_given_back_are_counted_apart_from_attempts_that_failed(
+    database: Database, dsn: str
+) -> None:
+    jobs = Jobs(database)
+    add_devices(dsn, "a")
+    epoch = await take_epoch(database)
+    insert_jobs(dsn, "a")
+    (claimed,) = await claim(jobs, epoch, "a")
+    for failures in (0, 1, 1):  # given back, failed, given back
+        await jobs.cycle(release(claimed, failures=failures), [])
+        (claimed,) = await claim(jobs, epoch, "a")
+    await jobs.cycle(finish(claimed), [])
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as producer:
+        fleet = Fleet(cast(Any, None), producer, cast(Any, None))
+        assert (await fleet.tries(), await fleet.failures()) == (3, 1)
+        ((device, ((began, ended),)),) = (await fleet.claims()).items()
+        assert device == "a"
+        assert began < ended

@@ -10,10 +10,18 @@ import pytest
 from benchlib import campaign_bench
 from benchlib.campaign_results import CAMPAIGN, SUBJECTS
 from benchlib.cluster import Cluster
+from benchlib.whatsapp_fleet import FIRST_NUMBER, strangers_of
 from rich.console import Console
 
 from tests.fixtures.postgres import Cluster as Postgres
 from tests.whatsapp_server.launch import ServerProcess
+
+
+def test_each_message_of_a_campaign_has_a_recipient_of_its_own() -> None:
+    recipients = [
+        recipient for device in range(3) for recipient in strangers_of(f"{FIRST_NUMBER + device}:1@s.whatsapp.net", 4)
+    ]
+    assert len(set(recipients)) == 12
 
 
 async def test_a_campaign_is_measured_beside_plain_neonize(
