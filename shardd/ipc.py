@@ -409,6 +409,18 @@ class LoginAnswered(msgspec.Struct, frozen=True, tag="login_answered"):
     outdated: bool = False
 
 
+class Clients(msgspec.Struct, frozen=True, omit_defaults=True, tag="clients"):
+    """Clients were opened or closed, or more or fewer can be opened at a time; and once when a worker begins (`anew`)."""
+
+    opened: list[str] = []
+    """Ids of their devices."""
+    closed: list[str] = []
+    openings: int | None = None
+    """How many devices without a client may be given jobs at the same time; None: any number."""
+    anew: bool = False
+    """No other clients are open."""
+
+
 class Defect(msgspec.Struct, frozen=True, tag="defect"):
     """A defect of shardd itself in the worker."""
 
@@ -466,6 +478,7 @@ ToSupervisor = (
     | Arrived
     | Visited
     | LoginAnswered
+    | Clients
     | Stopping
     | Closed
     | Defect

@@ -51,6 +51,9 @@ class Events(Protocol):
     def login_answered(self, device_id: str, *, outdated: bool) -> None:
         """See `shardd.ipc.LoginAnswered`."""
 
+    def clients_changed(self, opened: list[str], closed: list[str], openings: int) -> None:
+        """See `shardd.ipc.Clients`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:

@@ -115,6 +115,10 @@ class Worker:
         """A login was accepted, or the version of the library refused."""
         self._send(ipc.LoginAnswered(device_id=device_id, outdated=outdated))
 
+    def clients_changed(self, opened: list[str], closed: list[str], openings: int) -> None:
+        """Clients were opened or closed, or more or fewer can be opened at a time."""
+        self._send(ipc.Clients(opened=opened, closed=closed, openings=openings))
+
     # ---- channel.Listener
 
     def received(self, message: ipc.ToWorker) -> None:  # noqa: C901, PLR0912  # one case for each type of message
@@ -228,6 +232,7 @@ class Worker:
             careful=setup.careful_for > 0,
         )
         asyncio.get_running_loop().call_later(setup.careful_for, self._sender.relax)
+        self._send(ipc.Clients(anew=True))
         for name in {device.transport for device in self._devices.values()}:
             await self._transports.load(name)
         self._start(self._beat(setup.heartbeat_every))

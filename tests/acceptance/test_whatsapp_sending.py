@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import psycopg
@@ -71,16 +72,35 @@ async def test_three_hundred_devices_wake_at_once(fleet: Fleet) -> None:
     daemon = fleet.daemon(transports={"whatsapp": {"max_connecting": 4}})
     await daemon.start()
     jobs = fleet.send_many(phones, 1)
-    most = 0
-    while sum(fleet.states()[state] for state in ("queued", "sending", "scheduled")):
+    most = claimed = 0
+    while sum((states := fleet.states())[state] for state in ("queued", "sending", "scheduled")):
         stats = await fleet.control.stats()
-        most = max(most, stats["connections"] - stats["online"])
+        most, claimed = max(most, stats["connections"] - stats["online"]), max(claimed, states["sending"])
     assert await daemon.stop() == 0
     assert fleet.check_deliveries() == {"sent": jobs}
     assert len(fleet.logins()) == 300
     # Of two shards. A connect that takes longer than CONNECT_COST, on a busy machine, does not count any more.
     assert 0 < most <= 2 * 4 * 5, "logins in progress"
-    assert fleet.rows("SELECT max(failures) AS most FROM shardd.archive") == [{"most": 0}]
+    assert claimed <= most + 2 * 4 * 3, "jobs are claimed that have to wait for a turn to connect"
+    assert fleet.rows("SELECT max(failures) AS most, max(attempt) AS claims FROM shardd.archive") == [
+        {"most": 0, "claims": 1}
+    ]
+
+
+async def test_more_devices_than_clients_may_be_open_take_turns_without_claims_that_wait(fleet: Fleet) -> None:
+    phones = fleet.add(40)
+    daemon = fleet.daemon(shards=1, transports={"whatsapp": {"max_connecting": 4, "max_open_clients": 5}})
+    await daemon.start()
+    jobs, claimed = fleet.send_many(phones, 2), 0
+    while sum((states := fleet.states())[state] for state in ("queued", "sending", "scheduled")):
+        claimed = max(claimed, states["sending"])
+        await asyncio.sleep(0.02)
+    assert await daemon.stop() == 0
+    assert fleet.check_deliveries() == {"sent": jobs}
+    assert claimed <= 2 * 5
+    assert fleet.rows("SELECT max(failures) AS most, max(attempt) AS claims FROM shardd.archive") == [
+        {"most": 0, "claims": 1}
+    ]
 
 
 async def test_sessions_are_the_daemons_alone(fleet: Fleet) -> None:

@@ -42,6 +42,9 @@ class NoEvents:
     def login_answered(self, device_id: str, *, outdated: bool) -> None:
         raise AssertionError(f"{device_id}: {outdated}")
 
+    def clients_changed(self, opened: list[str], closed: list[str], openings: int) -> None:
+        raise AssertionError(f"{opened} {closed} {openings}")
+
 
 def settings_of(transport: str) -> dict[str, str]:
     """Unique settings for a device."""

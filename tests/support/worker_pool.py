@@ -42,6 +42,9 @@ class NoDispatch:
     def outcomes(self, shard: int, outcomes: list[ipc.Outcome]) -> None:
         """There are none."""
 
+    def clients_changed(self, shard: int, report: ipc.Clients) -> None:
+        """Nothing is claimed here."""
+
     def in_flight(self, shard: int) -> list[Claim]:
         return []
 

@@ -128,6 +128,11 @@ class Router(Service):
         """A shard's worker takes no more jobs; what it has in flight stays in flight."""
         self._scheduler.shard_down(shard)
 
+    def clients_changed(self, shard: int, report: ipc.Clients) -> None:
+        """A shard's worker opened or closed clients, or can open more or fewer at a time."""
+        self._scheduler.clients_changed(shard, report, time.monotonic())
+        self._wake.set()
+
     def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
         """Claims of a shard ended. Outcomes of claims that its worker does not have are ignored: they were settled before."""
         now, wall = time.monotonic(), time.time()

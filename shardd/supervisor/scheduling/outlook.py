@@ -51,6 +51,9 @@ def device_outlook(
     held = held or why_down(queue.shard)
     if held is None and not scheduler.is_up(queue):
         held = "its shard does not run on this node"
+    if held is None and (waiting := scheduler.waits_to_open(queue)) is not None:
+        devices = "it is the next one" if waiting == 1 else f"{waiting:,} devices wait"
+        held = f"its worker opens the clients of other devices first: {devices}"
     return make_outlook(
         device.id,
         queue.next_by_class(now),

@@ -12,17 +12,18 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
-from shardd.ipc import Devices, DeviceSpec, Outcome
+from shardd.ipc import Clients, Devices, DeviceSpec, Outcome
 from shardd.pacing import DevicePace
 from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Position, Send, StateChange
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.scheduling.device_queue import NEVER, TRIM_AT, DeviceQueue, Refusal, SharedState
+from shardd.supervisor.scheduling.openings import Openings
 
 IDLE: Final = 15.0
 """Seconds for which a device that could send gets nothing before that is a problem: thousands may precede it."""
@@ -99,6 +100,8 @@ class Scheduler:
         self._shared = SharedState()
         self._epochs: dict[int, int] = {}
         """By running shard."""
+        self._openings: defaultdict[int, Openings] = defaultdict(Openings)
+        """By shard."""
         self._ready = ReadyQueue()
         self.queues: dict[str, DeviceQueue] = {}
         """By device id."""
@@ -142,6 +145,7 @@ class Scheduler:
             self._offer(queue, now)
         for device_id in self.queues.keys() - seen:
             queue = self.queues.pop(device_id)
+            self._openings[queue.shard].forget(device_id)
             changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
 
@@ -210,6 +214,14 @@ class Scheduler:
         """A shard's worker takes no more jobs."""
         self._epochs.pop(shard, None)
 
+    def clients_changed(self, shard: int, report: Clients, now: float) -> None:
+        """A shard's worker opened or closed clients, or can open more or fewer at a time."""
+        openings = self._openings[shard]
+        if report.anew:
+            openings.reset()
+        openings.report(report.opened, report.closed, report.openings)
+        self._offer_held(openings, now)
+
     def of_shard(self, shard: int) -> list[DeviceQueue]:
         """The devices of a shard."""
         return [queue for queue in self.queues.values() if queue.shard == shard]
@@ -250,10 +262,14 @@ class Scheduler:
         room = most
         while room > 0 and (queue := self._ready.take(now)) is not None:
             if not self._is_waiting(queue):
+                self._end_opening(queue, now)
                 continue
             lane, at = queue.choose(now)
             if lane is None:
                 self._ready.add(queue, at)
+                self._end_opening(queue, now)
+                continue
+            if not self._openings[queue.shard].admit(queue):
                 continue
             lane.hinted, lane.claiming = None, True
             take = min(room, queue.free_room)
@@ -281,6 +297,7 @@ class Scheduler:
             if (refusal := queue.refused.get(request.lane)) is not None and refusal.until <= now:
                 del queue.refused[request.lane]
             queue.forget_empty_lanes()
+            self._end_opening(queue, now)
             self._offer(queue, now)
 
     def claim_failed(self, requests: Iterable[ClaimRequest], now: float) -> None:
@@ -289,6 +306,7 @@ class Scheduler:
             if (queue := self.queues.get(request.device_id)) is not None:
                 lane = queue.lane(request.lane)
                 lane.has_work, lane.claiming = True, False
+                self._end_opening(queue, now)
                 self._offer(queue, now)
 
     def claim_refused(self, request: ClaimRequest, until: float, error: str) -> None:
@@ -325,6 +343,7 @@ class Scheduler:
                 queue.tally.end(now, queue.pace, lane.job_class)
         if back:
             lane.hint((claim.ord, claim.id))
+        self._end_opening(queue, now)
         self._offer(queue, now)
 
     def send_to_count(self, claim: Claim, outcome: Outcome) -> Send | None:
@@ -347,6 +366,19 @@ class Scheduler:
             and self.queues.get(queue.device.id) is queue
         )
 
+    def _end_opening(self, queue: DeviceQueue, now: float) -> None:
+        """Its client is open, or it does not open one now: if nothing of it is in flight, another device may."""
+        if queue.in_flight == 0 and queue.device.session is not None:
+            openings = self._openings[queue.shard]
+            openings.end(queue.device.id)
+            self._offer_held(openings, now)
+
+    def _offer_held(self, openings: Openings, now: float) -> None:
+        while (queue := openings.next()) is not None:
+            self._offer(queue, now)
+            if queue.due != READY:
+                openings.end(queue.device.id)
+
     def _offer(self, queue: DeviceQueue, now: float) -> None:
         """Add a device that waits to the ready queue, with the time at which it may send."""
         if queue.due != READY and self._is_waiting(queue):
@@ -365,9 +397,14 @@ class Scheduler:
             else:
                 queue.idle_for = now - queue.idle_since
 
+    def waits_to_open(self, queue: DeviceQueue) -> int | None:
+        """If a device waits because its worker can open no more clients at a time: how many do; otherwise None."""
+        openings = self._openings.get(queue.shard)
+        return openings.held if openings is not None and openings.holds(queue) else None
+
     def _could_send(self, queue: DeviceQueue, now: float) -> bool:
         # A device that waits for a later time was examined when it was hinted at.
-        if queue.due is not None and queue.due > now:
+        if (queue.due is not None and queue.due > now) or self.waits_to_open(queue) is not None:
             return False
         return self._is_waiting(queue) and queue.choose(now)[0] is not None
 

@@ -42,6 +42,9 @@ class Dispatch(Protocol):
     def outcomes(self, shard: int, outcomes: Iterable[Outcome]) -> None:
         """Claims of a shard ended."""
 
+    def clients_changed(self, shard: int, report: ipc.Clients) -> None:
+        """A shard's worker opened or closed clients."""
+
     def in_flight(self, shard: int) -> list[Claim]:
         """What a shard has in flight."""
 
@@ -116,6 +119,8 @@ class WorkerMessages:
                 handlers.visited(message)
             case ipc.LoginAnswered():
                 handlers.login_answered(message)
+            case ipc.Clients():
+                self._dispatch.clients_changed(shard.index, message)
             case ipc.Defect():
                 handlers.defects.note(message.text, shard=shard.index)
                 self.audit()

@@ -126,6 +126,7 @@ class WhatsappTransport(Transport):
         """Open the gate."""
         adopt_loop()
         await self._gate.start()
+        self._clients.begin()
 
     async def fetch(
         self,

@@ -87,6 +87,9 @@ class Host:
     def login_answered(self, device_id: str, *, outdated: bool) -> None:
         self._say({"event": "login_answered", "device": device_id, "outdated": outdated})
 
+    def clients_changed(self, opened: list[str], closed: list[str], openings: int) -> None:
+        self._say({"event": "clients_changed", "opened": opened, "closed": closed, "openings": openings})
+
     # ---- requests
 
     async def start(self) -> None:

@@ -24,6 +24,7 @@ from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose
+from shardd.transports.whatsapp.clients.connecting import AHEAD, ClientReports, Connecting
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.clients.login_hold import LoginHold
 from shardd.transports.whatsapp.clients.room import Room
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-CONNECT_COST: Final = 1.0
-"""Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 NOT_USED: Final = float("-inf")
 CLOSED_AT_ONCE: Final = 4
 """Clients that one sweep closes concurrently."""
@@ -70,11 +69,14 @@ class Clients:
         self._arrivals = arrivals
         self._restrictions = restrictions
         self._slots: dict[str, ClientSlot] = {}
-        self._room = Room(settings.max_open_clients, access)
+        self._reports = ClientReports(events, self._openings)
+        self._room = Room(settings.max_open_clients, access, self._reports.changed)
+        self._opening = 0
+        """Clients that have room and are not open yet."""
         self._visit_over = asyncio.Event()
         self._visits = Visits(settings, events, self._visit_over.set)
         self._choosing = asyncio.Lock()
-        self._connecting = asyncio.Semaphore(settings.max_connecting)
+        self._connecting = Connecting(settings.max_connecting, settings.connect_timeout, self._reports.changed)
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
         self._closed = False
@@ -89,6 +91,10 @@ class Clients:
     def open_clients(self) -> int:
         """Clients that are open, opening or closing."""
         return self._room.taken
+
+    def begin(self) -> None:
+        """Report how many may be opened."""
+        self._reports.report()
 
     def hold_logins(self, *, held: bool) -> None:
         """WhatsApp refuses this version of the library: a client that is closed now could not be replaced."""
@@ -134,7 +140,7 @@ class Clients:
             yield
         finally:
             slot.release()
-            self._room.freed.set()
+            self._room.is_freed()
 
     def hold(self, client: Client) -> None:
         """It is about to be used: do not close it for a moment."""
@@ -161,6 +167,7 @@ class Clients:
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self._reports.end()
         await self._visits.end()
         await asyncio.gather(*(self.close_device(device_id) for device_id in tuple(self._slots)))
         await self._retiring.end()
@@ -246,8 +253,9 @@ class Clients:
             self._login_hold.check(loop.time())
             await self._make_room()
         self._room.taken += 1
+        self._opening += 1
         try:
-            async with self._limit_connects(device):
+            async with self._connecting.turn(device.id):
                 if not probe:  # it may have waited for long
                     self._login_hold.check(loop.time())
                 client = self._make(device, session)
@@ -266,10 +274,13 @@ class Clients:
                 self._remember(slot, error.failure)
                 raise error.failure.as_error() from None
             raise
+        finally:
+            self._opening -= 1
         self._login_hold.accepted()
         self._events.login_answered(device.id, outdated=False)
         slot.client, slot.session = client, session
         slot.touch()
+        self._reports.opened(device.id)
         self._sweep()
         self._visits.attend(slot, client)
         return client
@@ -333,6 +344,14 @@ class Clients:
         if failure.state is DeviceState.LOGGED_OUT:
             slot.gone = failure
 
+    def _openings(self) -> int:
+        """How many devices without a client may be given jobs at the same time."""
+        most = self._connecting.most + AHEAD
+        places = self._opening + self._room.most - self._room.taken
+        if places < most:
+            places += sum(1 for slot in self._slots.values() if (one := slot.facts()) is not None and not one.busy)
+        return max(0, min(most, places))
+
     async def _make_room(self) -> None:
         """Wait until there is room for one more client, and close another one if need be."""
         try:
@@ -379,24 +398,6 @@ class Clients:
                 if not slot.in_use:
                     await self._close_client(slot)
 
-    @asynccontextmanager
-    async def _limit_connects(self, device: DeviceSpec) -> AsyncIterator[None]:
-        """Limit concurrent connects, so that a restart is not a storm; those that hang block no others."""
-        loop, timeout = asyncio.get_running_loop(), self._settings.connect_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                await self._connecting.acquire()
-        except TimeoutError:
-            text = f"device {device.id} waited {timeout:g} seconds for others to connect (max_connecting)"
-            raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        expiry = loop.call_later(CONNECT_COST, self._connecting.release)
-        try:
-            yield
-        finally:
-            if loop.time() < expiry.when():
-                expiry.cancel()
-                self._connecting.release()
-
     async def _close_client(self, slot: ClientSlot) -> None:
         """Close a slot's client and wait for its end. The caller holds the lock."""
         client, slot.client = slot.client, None
@@ -410,6 +411,7 @@ class Clients:
                 raise
             finally:
                 self._room.release(at_once=self._closed)
+                self._reports.closed(slot.device_id)
 
     async def _retire(self, client: Client) -> None:
         await client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from shardd.ipc import StoreAccess
 from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SECONDS
@@ -11,7 +12,9 @@ from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SE
 class Room:
     """Counts the clients that are open, opening or closing."""
 
-    def __init__(self, max_open_clients: int, access: StoreAccess) -> None:
+    def __init__(self, max_open_clients: int, access: StoreAccess, changed: Callable[[], None]) -> None:
+        """`changed`: called when there may be more room, or less."""
+        self._changed = changed
         self.access = access
         """How they reach the session store."""
         self.taken = 0
@@ -50,7 +53,12 @@ class Room:
     def change(self, access: StoreAccess) -> None:
         """For clients that open from now on."""
         self.access = access
+        self.is_freed()
+
+    def is_freed(self) -> None:
+        """There may be room: a client was closed, or may be closed from now on."""
         self.freed.set()
+        self._changed()
 
     def release(self, *, at_once: bool) -> None:
         """A client is closed. Its connections stay until the server ends them, which counts unless `at_once`."""
@@ -66,4 +74,4 @@ class Room:
 
     def _free(self) -> None:
         self.taken -= 1
-        self.freed.set()
+        self.is_freed()

@@ -67,6 +67,9 @@ class Losses:
     def login_answered(self, device_id: str, *, outdated: bool) -> None:
         """Not of interest."""
 
+    def clients_changed(self, opened: list[str], closed: list[str], openings: int) -> None:
+        """Not of interest."""
+
 
 def open_arrivals(hearing: Hearing, losses: Losses) -> Arrivals:
     """Raises SharddError when the spool cannot be written to: then nothing may be received."""

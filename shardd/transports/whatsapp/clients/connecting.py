@@ -1,0 +1,114 @@
+"""How many clients connect at the same time, and what the supervisor must know to hand over no more jobs than that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from shardd.errors import DeviceUnavailableError
+from shardd.transports.base import Events
+from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
+
+CONNECT_COST: Final = 1.0
+"""Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
+AHEAD: Final = 4
+"""Jobs of devices without a client that wait here for their turn, so that none is missed while the next ones are claimed."""
+REPORT_WITHIN: Final = 0.01
+"""Seconds for which changes are gathered in one message."""
+REPEAT: Final = 1.0
+"""Seconds between reports that none may be opened: until one is, jobs are waiting."""
+
+
+class Connecting:
+    """Limits concurrent connects, so that a restart is not a storm; those that hang block no others."""
+
+    def __init__(self, most: int, timeout: float, changed: Callable[[], None]) -> None:
+        """`timeout`: seconds that one may wait for its turn; `changed`: called when more or fewer may begin."""
+        self._most = most
+        self._timeout = timeout
+        self._changed = changed
+        self._turns = asyncio.Semaphore(most)
+        self._slow = 0
+
+    @property
+    def most(self) -> int:
+        """How many may be connecting now: those that only wait for the network do not count."""
+        return self._most + self._slow
+
+    @asynccontextmanager
+    async def turn(self, device_id: str) -> AsyncIterator[None]:
+        """While a device connects. Raises DeviceUnavailableError if others take too long."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            text = f"device {device_id} waited {self._timeout:g} seconds for others to connect (max_connecting)"
+            raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
+        expiry = loop.call_later(CONNECT_COST, self._is_slow)
+        try:
+            yield
+        finally:
+            if loop.time() < expiry.when():
+                expiry.cancel()
+                self._turns.release()
+            else:
+                self._slow -= 1
+                self._changed()
+
+    def _is_slow(self) -> None:
+        self._turns.release()
+        self._slow += 1
+        self._changed()
+
+
+class ClientReports:
+    """Reports to the supervisor which clients are open, and how many others may be opening."""
+
+    def __init__(self, events: Events, openings: Callable[[], int]) -> None:
+        """`openings`: how many devices without a client may be given jobs now."""
+        self._events = events
+        self._openings = openings
+        self._changes: dict[str, bool] = {}
+        """Whether the client of each device was opened or closed last."""
+        self._reported: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def opened(self, device_id: str) -> None:
+        """A device has a client."""
+        self._changes[device_id] = True
+        self.changed()
+
+    def closed(self, device_id: str) -> None:
+        """A device has no client any more."""
+        self._changes[device_id] = False
+        self.changed()
+
+    def changed(self) -> None:
+        """More or fewer devices may be given jobs."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and self._timer.when() > loop.time() + REPORT_WITHIN:
+            self._timer.cancel()  # of the next repetition
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_later(REPORT_WITHIN, self.report)
+
+    def report(self) -> None:
+        """Report now what has changed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        openings, changes = self._openings(), self._changes
+        if changes or openings != self._reported or not openings:
+            self._changes, self._reported = {}, openings
+            opened = [device_id for device_id, is_open in changes.items() if is_open]
+            self._events.clients_changed(opened, [each for each in changes if not changes[each]], openings)
+        if not openings:
+            self._timer = asyncio.get_running_loop().call_later(REPEAT, self.report)
+
+    def end(self) -> None:
+        """Report nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
