@@ -10,7 +10,7 @@ No I/O. What a worker reports is a little old: a device whose client was just cl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from shardd.supervisor.scheduling.device_queue import DeviceQueue
 
@@ -69,12 +69,16 @@ class Openings:
         self._open.clear()
         self._opening.clear()
 
-    def report(self, opened: Iterable[str], closed: Iterable[str], most: int | None) -> None:
-        """Devices whose clients were opened or closed, and how many may be opening at a time; None: any number."""
+    def report(self, opened: Collection[str], closed: Collection[str], most: int | None) -> list[DeviceQueue]:
+        """Devices whose clients were opened or closed, and how many may be opening at a time; None: any number.
+
+        Returns those that waited and have a client now.
+        """
         self._open.difference_update(closed)
         self._open.update(opened)
         self._opening.difference_update(self._open)
         self._most = math.inf if most is None else most
+        return [self._held.pop(device_id) for device_id in opened if device_id in self._held]
 
     @property
     def _has_place(self) -> bool:

@@ -219,7 +219,8 @@ class Scheduler:
         openings = self._openings[shard]
         if report.anew:
             openings.reset()
-        openings.report(report.opened, report.closed, report.openings)
+        for queue in openings.report(report.opened, report.closed, report.openings):
+            self._offer(queue, now)
         self._offer_held(openings, now)
 
     def of_shard(self, shard: int) -> list[DeviceQueue]:

@@ -58,7 +58,7 @@ def test_devices_with_a_client_never_wait_for_those_without() -> None:
 def test_a_claim_that_ends_before_its_client_is_open_makes_place() -> None:
     scheduler = limited(1, "a1", "a2")
     (claim,) = take(scheduler)
-    end(scheduler, claim, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
+    end(scheduler, claim, 0.0, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
     assert asked(scheduler) == ["a2"]
 
 
@@ -78,7 +78,7 @@ def test_those_that_wait_keep_their_order_when_others_get_work() -> None:
     assert asked(scheduler) == []
     look(scheduler, *map(paired, ("a1", "a2", "a3", "a4")))
     scheduler.hint("a4", LANE, (1, 1), 0.0)
-    end(scheduler, claim, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
+    end(scheduler, claim, 0.0, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
     assert asked(scheduler) == ["a2"]
 
 
@@ -90,7 +90,7 @@ def test_a_place_is_not_kept_for_a_device_that_cannot_use_it() -> None:
     rows["a2"] = device("a2", transport="whatsapp", session="a2@s.whatsapp.net", paused_at=datetime.now(UTC))
     del rows["a3"]
     look(scheduler, *rows.values())
-    end(scheduler, claim, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
+    end(scheduler, claim, 0.0, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
     assert asked(scheduler) == ["a4"]
 
 
