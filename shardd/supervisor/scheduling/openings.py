@@ -26,6 +26,13 @@ class Openings:
         """Devices without a client that have a place: a claim is under way, or they are next."""
         self._held: dict[str, DeviceQueue] = {}
         """In the order in which they wait."""
+        self._moves = 0
+        """How often a place was given or a client opened."""
+        self._seen: int | None = None
+        """By the last look; None: none waited."""
+        self._still_since = 0.0
+        self.still_for = 0.0
+        """Seconds for which devices have waited and none was given a place."""
 
     @property
     def held(self) -> int:
@@ -44,7 +51,7 @@ class Openings:
         if self._held or not self._has_place:
             self._held[device.id] = queue
             return False
-        self._opening.add(device.id)
+        self._take(device.id)
         return True
 
     def next(self) -> DeviceQueue | None:
@@ -52,7 +59,7 @@ class Openings:
         if not self._held or not self._has_place:
             return None
         device_id = next(iter(self._held))
-        self._opening.add(device_id)
+        self._take(device_id)
         return self._held.pop(device_id)
 
     def end(self, device_id: str) -> None:
@@ -78,7 +85,21 @@ class Openings:
         self._open.update(opened)
         self._opening.difference_update(self._open)
         self._most = math.inf if most is None else most
+        self._moves += len(opened)
         return [self._held.pop(device_id) for device_id in opened if device_id in self._held]
+
+    def look(self, now: float) -> None:
+        """Called every few seconds: notes for how long none was given a place."""
+        if not self._held:
+            self._seen, self.still_for = None, 0.0
+        elif self._moves != self._seen:
+            self._seen, self._still_since, self.still_for = self._moves, now, 0.0
+        else:
+            self.still_for = now - self._still_since
+
+    def _take(self, device_id: str) -> None:
+        self._opening.add(device_id)
+        self._moves += 1
 
     @property
     def _has_place(self) -> bool:

@@ -9,10 +9,8 @@ No I/O and no clock of its own: times are seconds of the caller's monotonic cloc
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
@@ -22,60 +20,18 @@ from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Pos
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.supervisor.scheduling.device_queue import NEVER, TRIM_AT, DeviceQueue, Refusal, SharedState
+from shardd.supervisor.scheduling.device_queue import TRIM_AT, DeviceQueue, Refusal, SharedState
 from shardd.supervisor.scheduling.openings import Openings
+from shardd.supervisor.scheduling.ready_queue import READY, ReadyQueue
 
 IDLE: Final = 15.0
 """Seconds for which a device that could send gets nothing before that is a problem: thousands may precede it."""
 UNUSED: Final = frozenset({Verdict.RETURNED, Verdict.EXPIRED, Verdict.OPTED_OUT})
 """Verdicts after which no gap begins: the device was not used."""
-READY: Final = -math.inf
-"""`DeviceQueue.due` of a device in the ready queue."""
 NO_SHARD: Final = -1
 """Shard of a device that does not exist any more."""
 FOREVER: Final = 1e9
 """Seconds that stand for a wait without a known end: PostgreSQL has no infinite interval before version 17."""
-
-
-class ReadyQueue:
-    """The order between devices: round robin among those that may send, the others by the time at which they may.
-
-    A device is in it at most once; `DeviceQueue.due` is its place.
-    """
-
-    def __init__(self) -> None:
-        self._ready: deque[DeviceQueue] = deque()
-        self._later: list[tuple[float, int, DeviceQueue]] = []
-        self._ties = itertools.count()
-
-    def add(self, queue: DeviceQueue, at: float) -> None:
-        """It may send at a moment; minus infinity: now, after all others that may. An earlier time that is known is kept."""
-        if at == NEVER or (queue.due is not None and queue.due <= at):
-            return
-        queue.due = at
-        if at == READY:
-            self._ready.append(queue)
-        else:
-            heapq.heappush(self._later, (at, next(self._ties), queue))
-
-    def take(self, now: float) -> DeviceQueue | None:
-        """Remove and return the next device that may send; None: there is none."""
-        while self._later and self._later[0][0] <= now:
-            due, _, queue = heapq.heappop(self._later)
-            # Another due time means that an earlier one was found meanwhile.
-            if queue.due == due:
-                self.add(queue, READY)
-        if not self._ready:
-            return None
-        queue = self._ready.popleft()
-        queue.due = None
-        return queue
-
-    def seconds_until_next(self, now: float) -> float | None:
-        """Seconds until a device may send; None: none is waiting."""
-        if self._ready:
-            return 0.0
-        return max(0.0, self._later[0][0] - now) if self._later else None
 
 
 class Scheduler:
@@ -397,6 +353,8 @@ class Scheduler:
                 queue.idle_since, queue.idle_for = now, 0.0
             else:
                 queue.idle_for = now - queue.idle_since
+        for openings in self._openings.values():
+            openings.look(now)
 
     def waits_to_open(self, queue: DeviceQueue) -> int | None:
         """If a device waits because its worker can open no more clients at a time: how many do; otherwise None."""
@@ -425,6 +383,14 @@ class Scheduler:
                 f"{devices} could send jobs at once and got none; {first.device.id}: for {first.idle_for:.0f} s. Another "
                 "transaction may hold locks on their rows (pg_stat_activity, pg_locks); otherwise it is a defect of shardd: "
                 "please report it, with the log",
+            )
+        if (
+            still := max(self._openings.values(), key=lambda each: each.still_for, default=None)
+        ) and still.still_for >= IDLE:
+            yield Problem(
+                ProblemKind.DEVICE,
+                f"{still.held:,} devices of a shard wait for a client, and their worker has opened none for "
+                f"{still.still_for:.0f} s: all that it may open are in use (transports.whatsapp.max_open_clients), or connecting",
             )
         refused = [(queue.device.id, lane, each.error) for queue in queues for lane, each in queue.refused.items()]
         if refused:

@@ -114,9 +114,19 @@ def test_a_device_that_waits_for_a_place_is_no_problem_and_says_so() -> None:
     scheduler = limited(1, "a1", "a2", "a3")
     take(scheduler)
     assert asked(scheduler) == []
-    for moment in (0.0, IDLE + 1, 2 * IDLE + 2):
-        scheduler.scanned({"a2", "a3"}, moment)
+    scheduler.scanned({"a2", "a3"}, IDLE + 1)
+    opened(scheduler, "a1", openings=0)
+    scheduler.scanned({"a2", "a3"}, 2 * IDLE + 1)
     assert list(scheduler.problems()) == []
     outlook = device_outlook(scheduler, scheduler.queues["a3"], 0.0, lambda _: None)
     assert outlook.held == "its worker opens the clients of other devices first: 2 devices wait"
     assert scheduler.queues["a3"].state is DeviceState.READY
+
+
+def test_that_a_worker_opens_nothing_is_a_problem() -> None:
+    scheduler = limited(0, "a1", "a2")
+    assert asked(scheduler) == []
+    scheduler.scanned({"a1", "a2"}, 100.0)
+    scheduler.scanned({"a1", "a2"}, 100.0 + IDLE)
+    (problem,) = scheduler.problems()
+    assert "2 devices of a shard wait for a client, and their worker has opened none for 15 s" in problem.text
