@@ -163,3 +163,22 @@ async def test_closing_ends_everything(host: HostProcess, device: dict[str, Any]
     await host.ask("close")
     assert (await host.ask("counts"))["open"] == 0
     assert connections_to(whatsapp.proxy_port) == 0
+
+
+async def test_what_is_open_and_how_many_more_may_open_is_reported(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host(max_open_clients=2, max_connecting=1)
+    await host.event("clients_changed", opened=[], closed=[], openings=2)
+    first, second = (make_device(str(int(fresh_number) + 700_000 + n)) for n in range(2))
+    for device in (first, second):
+        await host.send(device, RECIPIENT)
+        # A client that is not in use makes room.
+        await host.event("clients_changed", opened=[device["id"]], closed=[])
+    await host.ask("close_device", device=first["id"])
+    await host.event("clients_changed", opened=[], closed=[first["id"]])
+    whatsapp.control.fault("ignore", "message", accepted=True)
+    sending = [asyncio.create_task(host.send(device, RECIPIENT)) for device in (first, second)]
+    await host.event("clients_changed", openings=0)
+    for task in sending:
+        task.cancel()
