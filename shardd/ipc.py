@@ -182,6 +182,8 @@ class SendJob(msgspec.Struct, frozen=True, tag="send_job"):
     """Send this job; the answer is one Outcome. Each job has its own message: one that cannot be decoded costs no other."""
 
     job: JobSpec
+    again: float | None = None
+    """Seconds within which, after this one, the device may send its next job; None: it is not known to have any."""
 
 
 class Devices(msgspec.Struct, frozen=True, tag="devices"):

@@ -119,6 +119,9 @@ class Transport(ABC):
     async def deliver(self, device: DeviceSpec, job: JobSpec, prepared: Any) -> Sent:
         """Hand the message over."""
 
+    def expect(self, device_id: str, again: float | None) -> None:
+        """A job of this device has ended, and within `again` seconds the next one will probably come; None: unknown."""
+
     def visit_turn(self) -> AbstractAsyncContextManager[Any]:
         """Limits concurrent visits: entered before the device's lock is taken, because it may wait for long."""
         return nullcontext()

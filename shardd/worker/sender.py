@@ -116,6 +116,8 @@ class Sender:
         self._send_timeout = send_timeout
         self._visits: set[str] = set()
         """Devices whose visit waits or runs."""
+        self._again: dict[str, float | None] = {}
+        """By device, of the last job that was taken."""
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._in_flight: dict[ClaimKey, InFlightJob] = {}
         self._gate = StartGate(self._begin, later=asyncio.get_running_loop().call_soon, careful=careful)
@@ -128,8 +130,9 @@ class Sender:
         """The claims in flight."""
         return [*self._in_flight, *self._gate.waiting]
 
-    def take(self, job: JobSpec) -> None:
-        """Begin to send a job."""
+    def take(self, job: JobSpec, again: float | None = None) -> None:
+        """Begin to send a job; `again`: see `ipc.SendJob`."""
+        self._again[job.device_id] = again
         if self._draining:
             self._report(_outcome(job, Verdict.RETURNED))
         else:
@@ -229,7 +232,14 @@ class Sender:
         finally:
             del self._in_flight[job.key]
             self._gate.ended(job.key)
+            self._expect(job.device_id)
         self._report(outcome)
+
+    def _expect(self, device_id: str) -> None:
+        device = self._devices.get(device_id)
+        transport = None if device is None else self._transports.get(device.transport)
+        if transport is not None:
+            transport.expect(device_id, self._again.pop(device_id, None))
 
     async def _outcome_of(self, job: JobSpec, entry: InFlightJob) -> Outcome:
         device = self._devices.get(job.device_id)

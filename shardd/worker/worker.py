@@ -128,7 +128,7 @@ class Worker:
                 self._start(self._set_up(message))
             case ipc.SendJob():
                 if self._sender is not None:
-                    self._sender.take(message.job)
+                    self._sender.take(message.job, message.again)
             case ipc.Settled():
                 self._forget(message.claims)
             case ipc.Devices():

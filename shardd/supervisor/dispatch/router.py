@@ -312,7 +312,7 @@ class Router(Service):
                 or shard == NO_SHARD
                 or claim.epoch != self._epoch_of.get(shard)
                 or not may_send
-                or not self._send(shard, ipc.SendJob(job.spec))
+                or not self._send(shard, ipc.SendJob(job.spec, self._scheduler.sends_again_in(claim.device_id)))
             ):
                 ended = _ended(claim, Verdict.RETURNED)
             else:

@@ -102,7 +102,8 @@ class WorkerPool(Service):
             return False
         if isinstance(message, ipc.SendJob) and shard.process.arrived:
             # Sent in the same turn of the loop in which the job was checked.
-            message = ipc.SendJob(msgspec.structs.replace(message.job, heard=shard.process.arrived))
+            job = msgspec.structs.replace(message.job, heard=shard.process.arrived)
+            message = msgspec.structs.replace(message, job=job)
         return shard.process.send(message)
 
     def opted_out(self, addresses: Sequence[str]) -> None:

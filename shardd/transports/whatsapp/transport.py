@@ -128,6 +128,10 @@ class WhatsappTransport(Transport):
         await self._gate.start()
         self._clients.begin()
 
+    def expect(self, device_id: str, again: float | None) -> None:
+        """Its client stays open if that is soon."""
+        self._clients.expect(device_id, again)
+
     async def fetch(
         self,
         device: DeviceSpec,  # noqa: ARG002 - any device may fetch it

@@ -146,6 +146,11 @@ class Clients:
         """It is about to be used: do not close it for a moment."""
         self._slots[client.device_id].hold()
 
+    def expect(self, device_id: str, again: float | None) -> None:
+        """It will send again in so many seconds; None: unknown."""
+        if (slot := self._slots.get(device_id)) is not None:
+            slot.expect(again)
+
     async def close_device(self, device_id: str) -> None:
         """Close this device's client, and forget why it could not be opened."""
         slot = self._slots.get(device_id)

@@ -10,6 +10,8 @@ from shardd.transports.whatsapp.clients.client import Client
 from shardd.transports.whatsapp.clients.closing import OpenClient
 from shardd.transports.whatsapp.messages.failures import Failure
 
+LATE: Final = 10.0
+"""Seconds by which the next job of a device may come later than its pace allows."""
 HOLD: Final = 1.0
 """Seconds between prepare and deliver in which a client is not closed."""
 
@@ -34,6 +36,8 @@ class ClientSlot:
     presence_at: float | None = None
     attended: Client | None = None
     """The client that hears what waited for it; see `visits`."""
+    expected_at: float | None = None
+    """When its device will have sent again; None: unknown."""
     visited_since: float | None = None
     """When it was used before a visit, if only that uses it now."""
     _held_until: float = 0.0
@@ -45,6 +49,10 @@ class ClientSlot:
     def hold(self) -> None:
         """It is about to be used: do not close it for a moment."""
         self._held_until = asyncio.get_running_loop().time() + HOLD
+
+    def expect(self, again: float | None) -> None:
+        """It will be used again within so many seconds; None: unknown."""
+        self.expected_at = None if again is None else asyncio.get_running_loop().time() + again + LATE
 
     def release(self) -> None:
         """A use is over."""
@@ -58,4 +66,6 @@ class ClientSlot:
             return None
         busy = bool(self.in_use) or self.lock.locked() or self._held_until > asyncio.get_running_loop().time()
         undelivered, at = self.client.recent.undelivered()
-        return OpenClient(self.device_id, self.used_at, busy, self.attended is not None, undelivered, at)
+        return OpenClient(
+            self.device_id, self.used_at, busy, self.attended is not None, undelivered, at, self.expected_at
+        )

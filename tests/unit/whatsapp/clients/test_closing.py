@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardd.transports.whatsapp.clients.closing import Budget, OpenClient, Purpose, choose
+from shardd.transports.whatsapp.clients.closing import SOON, Budget, OpenClient, Purpose, choose
 
 NOW = 1000.0
 IDLE, LINGER = 60.0, 300.0
@@ -36,6 +36,9 @@ def closed(*clients: OpenClient, needed: int = 0, purpose: Purpose = Purpose.SEN
         ({"idle": 299.0, "sent": 299.0}, False),
         ({"idle": 300.0, "sent": 300.0}, True),
         ({"idle": 10.0, "sent": 900.0}, False),
+        ({"idle": 200.0, "expected_at": NOW + 1}, False),
+        ({"idle": 200.0, "expected_at": NOW - 1}, True),
+        ({"idle": 200.0, "expected_at": NOW + SOON + 1}, True),
     ],
 )
 def test_a_client_is_closed_when_it_is_of_no_use(facts: dict[str, Any], closes: bool) -> None:
@@ -55,12 +58,27 @@ def test_room_is_made_by_the_delivered_first_then_the_undelivered() -> None:
         assert closed(*clients, needed=needed) == " ".join(order[:needed])
 
 
+def test_a_device_that_will_send_again_makes_room_after_those_that_will_not_the_last_to_send_first() -> None:
+    clients = [
+        client("in 5 s", 50.0, expected_at=NOW + 5),
+        client("in 30 s", 20.0, expected_at=NOW + 30),
+        client("done", 1.0),
+        client("tomorrow", 2.0, expected_at=NOW + 86400),
+        client("undelivered", 40.0, sent=40.0),
+        client("undelivered, in 5 s", 3.0, sent=3.0, expected_at=NOW + 5),
+    ]
+    order = ["tomorrow", "done", "in 30 s", "in 5 s", "undelivered", "undelivered, in 5 s"]
+    for needed in range(len(order) + 1):
+        assert closed(*clients, needed=needed) == " ".join(order[:needed])
+
+
 def test_a_visit_closes_only_clients_that_nothing_is_wanted_from() -> None:
     visit = Purpose.VISIT
     wanted = [
         client("waits", 20.0, sent=20.0),
         client("used", 50.0, busy=True),
         client("hears", 9.0, hearing=True),
+        client("sends again", 20.0, expected_at=NOW + 20),
     ]
     assert closed(*wanted, needed=2, purpose=visit) == ""
     assert closed(*wanted, client("old", 9.0), client("older", 10.0), needed=1, purpose=visit) == "older"
