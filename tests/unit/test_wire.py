@@ -58,6 +58,7 @@ TO_SUPERVISOR: list[ipc.ToSupervisor] = [
     ipc.Closed(4),
     ipc.Defect("text"),
     ipc.AuditReply(5, [(1, 2, 3, 4)], [(5, 6, 7, 8)]),
+    ipc.Clients(opened=["a"], closed=["b"], openings=3),
 ]
 DIRECTIONS: list[tuple[Callable[[], Reader], list[Any]]] = [
     (wire.worker_reader, TO_WORKER),

@@ -304,9 +304,9 @@ class Scheduler:
         self._offer(queue, now)
 
     def sends_again_in(self, device_id: str) -> float | None:
-        """Within how many seconds after a send this device may send the next one; None: it is not known to have more work."""
+        """The longest gap after which this device may send again; None: it has none, or is not known to have more work."""
         queue = self.queues.get(device_id)
-        return queue.pace.longest_gap if queue is not None and queue.has_work else None
+        return queue.pace.longest_gap or None if queue is not None and queue.has_work else None
 
     def send_to_count(self, claim: Claim, outcome: Outcome) -> Send | None:
         """What the database must count of a claim that ended, for the limits or a campaign's cap; None: nothing."""

@@ -10,8 +10,8 @@ from shardd.transports.whatsapp.clients.client import Client
 from shardd.transports.whatsapp.clients.closing import OpenClient
 from shardd.transports.whatsapp.messages.failures import Failure
 
-LATE: Final = 10.0
-"""Seconds by which the next job of a device may come later than its pace allows."""
+LATE: Final = 1.25
+"""Within how many of its gaps the next job of a device comes: claims wait for others, too."""
 HOLD: Final = 1.0
 """Seconds between prepare and deliver in which a client is not closed."""
 
@@ -52,7 +52,7 @@ class ClientSlot:
 
     def expect(self, again: float | None) -> None:
         """It will be used again within so many seconds; None: unknown."""
-        self.expected_at = None if again is None else asyncio.get_running_loop().time() + again + LATE
+        self.expected_at = None if again is None else asyncio.get_running_loop().time() + again * LATE
 
     def release(self) -> None:
         """A use is over."""
