@@ -19,6 +19,7 @@ from benchlib import (
     campaign_bench,
     failover_bench,
     finished_rows,
+    groups_bench,
     queue_bench,
     scan_bench,
     visits_bench,
@@ -149,6 +150,20 @@ def failover(ttl: float, rounds: int, devices: int, json_path: str | None) -> No
     WhatsApp server on loopback. Takes ten minutes or more on two cores, which should be idle otherwise.
     """
     _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, say=_say)), json_path)
+
+
+@cli.command()
+@click.option("--jobs", type=click.IntRange(10), default=200, show_default=True, help="Jobs of each group in a round.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements.")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def groups(jobs: int, rounds: int, json_path: str | None) -> None:
+    """Order groups and groups of devices with two hosts: from a settle to the claim that waited for it.
+
+    Starts its own durable PostgreSQL in a temporary folder. Takes about two minutes on two cores.
+    """
+    _report(_run(groups_bench.run(each=jobs, rounds=rounds, say=_say)), json_path)
 
 
 @cli.command()
