@@ -183,8 +183,12 @@ async def test_a_cap_that_comes_during_the_day_counts_what_was_sent_before(
     add_jobs(producer, "big", 8, 2)
     await daemon.start()
     await daemon.until(lambda s: sent(producer, "big") == 8)
-    assert (await shardd("campaign", "set", "big", "--device-cap", 5)).code == 0
+    # A new cap holds within about a second; a pause holds at once.
+    assert (await shardd("campaign", "pause", "big")).code == 0
     add_jobs(producer, "big", 8, 2)
+    await daemon.until(lambda s: s["queue"]["paused_jobs"] == 8)
+    assert (await shardd("campaign", "set", "big", "--device-cap", 5)).code == 0
+    assert (await shardd("campaign", "resume", "big")).code == 0
     add_jobs(producer, None, 10, 2)
     await daemon.until(lambda s: sent(producer, None) == 10 and sent(producer, "big") >= 10)
     assert delivered_by_device(daemon, "big") == [5, 5]
