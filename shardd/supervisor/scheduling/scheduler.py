@@ -101,7 +101,9 @@ class Scheduler:
             self._offer(queue, now)
         for device_id in self.queues.keys() - seen:
             queue = self.queues.pop(device_id)
-            self._openings[queue.shard].forget(device_id)
+            openings = self._openings[queue.shard]
+            openings.forget(device_id)
+            self._offer_held(openings, now)
             changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
 
@@ -330,7 +332,7 @@ class Scheduler:
 
     def _end_opening(self, queue: DeviceQueue, now: float) -> None:
         """Its client is open, or it does not open one now: if nothing of it is in flight, another device may."""
-        if queue.in_flight == 0 and queue.device.session is not None:
+        if queue.in_flight == 0:
             openings = self._openings[queue.shard]
             openings.end(queue.device.id)
             self._offer_held(openings, now)

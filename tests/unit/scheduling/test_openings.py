@@ -94,6 +94,15 @@ def test_a_place_is_not_kept_for_a_device_that_cannot_use_it() -> None:
     assert asked(scheduler) == ["a4"]
 
 
+def test_a_device_that_was_unpaired_or_removed_keeps_no_place() -> None:
+    for left in ([device("a1", transport="whatsapp")], []):
+        scheduler = limited(1, "a1", "a2", "a3")
+        requests = scheduler.next_requests(10, 0.0)
+        look(scheduler, *left, paired("a2"), paired("a3"))
+        scheduler.claimed(requests, [], 0.0)
+        assert asked(scheduler) == ["a2"]
+
+
 def test_a_new_worker_has_no_client_and_no_limit_before_it_has_reported_one() -> None:
     scheduler = limited(1, "a1", "a2", "a3")
     take(scheduler)
