@@ -48,7 +48,7 @@ class Openings:
         device = queue.device
         if device.session is None or device.id in self._open or device.id in self._opening:
             return True
-        if self._held or not self._has_place:
+        if not self._has_place:
             self._held[device.id] = queue
             return False
         self._take(device.id)

@@ -101,9 +101,7 @@ class Scheduler:
             self._offer(queue, now)
         for device_id in self.queues.keys() - seen:
             queue = self.queues.pop(device_id)
-            openings = self._openings[queue.shard]
-            openings.forget(device_id)
-            self._offer_held(openings, now)
+            self._openings[queue.shard].forget(device_id)
             changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from shardd.ipc import Clients
-from shardd.queue.records import Device
+from shardd.queue.records import ClaimRequest, Device
 from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling.outlook import device_outlook
 from shardd.supervisor.scheduling.scheduler import IDLE, Scheduler
@@ -87,11 +88,20 @@ def test_a_place_is_not_kept_for_a_device_that_cannot_use_it() -> None:
     (claim,) = take(scheduler)
     assert asked(scheduler) == []
     rows = {name: paired(name) for name in ("a1", "a2", "a3", "a4")}
-    rows["a2"] = device("a2", transport="whatsapp", session="a2@s.whatsapp.net", paused_at=datetime.now(UTC))
+    rows["a2"] = replace(rows["a2"], paused_at=datetime.now(UTC))
     del rows["a3"]
     look(scheduler, *rows.values())
     end(scheduler, claim, 0.0, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
     assert asked(scheduler) == ["a4"]
+
+
+def test_a_place_is_not_kept_for_a_device_that_was_paused_when_it_was_next() -> None:
+    scheduler = limited(1, "a1", "a2", "a3")
+    (claim,) = take(scheduler)
+    assert asked(scheduler) == []
+    end(scheduler, claim, 0.0, verdict=Verdict.UNAVAILABLE, retry_after=100.0)
+    look(scheduler, paired("a1"), replace(paired("a2"), paused_at=datetime.now(UTC)), paired("a3"))
+    assert asked(scheduler) == ["a3"]
 
 
 def test_a_device_that_was_unpaired_or_removed_keeps_no_place() -> None:
@@ -105,12 +115,17 @@ def test_a_device_that_was_unpaired_or_removed_keeps_no_place() -> None:
 
 def test_a_new_worker_has_no_client_and_no_limit_before_it_has_reported_one() -> None:
     scheduler = limited(1, "a1", "a2", "a3")
-    take(scheduler)
+    (claim,) = take(scheduler)
     opened(scheduler, "a1", openings=0)
+    end(scheduler, claim, 0.0)
     scheduler.shard_down(0)
     scheduler.clients_changed(0, Clients(anew=True), 0.0)
     scheduler.shard_up(0, 12, 0.0)
-    assert asked(scheduler) == ["a2", "a3"]
+    assert sorted(asked(scheduler)) == ["a1", "a2", "a3"]
+    scheduler.claim_failed([ClaimRequest("a1", LANE, 12, (1, 1), 1)], 0.0)
+    scheduler.clients_changed(0, Clients(openings=0), 0.0)
+    scheduler.hint("a1", LANE, (1, 1), 0.0)
+    assert asked(scheduler) == []
 
 
 def test_devices_without_a_session_are_never_held() -> None:
