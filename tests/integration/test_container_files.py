@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,26 @@ def test_a_stop_has_time_to_drain() -> None:
     needed = SupervisorConfig().drain_timeout + GRACE
     assert manifests()["StatefulSet"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= needed
     assert int(re.fullmatch(r"(\d+)s", service("node")["stop_grace_period"])[1]) >= needed  # type: ignore[index] # it matches
+
+
+def test_the_image_is_built_from_what_it_copies(tmp_path: Path) -> None:
+    _, build, _ = (FOLDER / "Containerfile").read_text(encoding="utf-8").split("\nFROM ")
+    for line in re.findall(r"^COPY (?!--from)(.+)$", build, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+            copy(ROOT / source, tmp_path / source if target == "./" else tmp_path / target)
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert {"shardd/setup/shardd.service", "shardd/cli/main.py"} <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_nothing_runs_as_root_or_writes_to_its_root_file_system() -> None:
