@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchlib.campaign_round import Campaign, CampaignFigures
-from benchlib.results import Goal, Spread, machine, machine_line, versions
+from benchlib.results import Goal, Spread, circumstances, machine_line
 from benchlib.sweep import Sweep
 from benchlib.whatsapp_results import MIB, NAMES
 
@@ -114,11 +113,7 @@ class CampaignResults:
     def plain(self) -> dict[str, Any]:
         """The results as JSON; times in seconds unless their name says otherwise."""
         return {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "quick": self.quick,
-            "machine": machine(),
-            "server": self.server,
-            "versions": versions("neonize", "uvloop", "psycopg"),
+            **circumstances(self.server, "neonize", "uvloop", "psycopg", quick=self.quick),
             "campaign": {**asdict(self.campaign), "scheduled_rate": self.campaign.scheduled_rate()},
             "values": {who: {name: self.spread(who, name).plain() for name in VALUES} for who in SUBJECTS},
             "ratios": {name: self.ratio(name) for name in VALUES},

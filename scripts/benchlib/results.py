@@ -148,11 +148,7 @@ class Results:
     def plain(self) -> dict[str, Any]:
         """The results as JSON; rates in jobs per second, times in milliseconds."""
         return {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "quick": self.quick,
-            "machine": machine(),
-            "server": self.server,
-            "versions": versions("procrastinate", "pgqueuer", "asyncpg", "psycopg"),
+            **circumstances(self.server, "procrastinate", "pgqueuer", "asyncpg", "psycopg", quick=self.quick),
             "drain_jobs_per_second": {name: {**s.plain(), "jobs": self.jobs[name]} for name, s in self.drain.items()},
             "pick_up_ms": {name: {p: s.plain() for p, s in spreads.items()} for name, spreads in self.pick_up.items()},
             "cost_ms_per_500": {
@@ -207,9 +203,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """The versions of shardd and of these packages."""
-    return {"shardd": __version__} | {name: version(name) for name in packages}
+def circumstances(server: Mapping[str, str], *packages: str, quick: bool) -> dict[str, Any]:
+    """When, where and with what was measured, as JSON; `server`: its settings, `packages`: whose versions are named."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": machine(),
+        "server": server,
+        "versions": {"shardd": __version__} | {name: version(name) for name in packages},
+    }
 
 
 def machine_line(server: Mapping[str, str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchlib.results import Goal, Spread, machine, machine_line, versions
+from benchlib.results import Goal, Spread, circumstances, machine_line
 from benchlib.sweep import Sweep
 from benchlib.whatsapp_round import Figures
 
@@ -70,11 +69,7 @@ class WhatsappResults:
     def plain(self) -> dict[str, Any]:
         """The results as JSON; CPU in milliseconds, memory in bytes."""
         return {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "quick": self.quick,
-            "machine": machine(),
-            "server": self.server,
-            "versions": versions("neonize", "uvloop", "psycopg"),
+            **circumstances(self.server, "neonize", "uvloop", "psycopg", quick=self.quick),
             "devices": self.devices,
             "warm_messages_per_device": self.messages,
             "rounds": {
