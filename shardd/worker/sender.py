@@ -132,10 +132,10 @@ class Sender:
 
     def take(self, job: JobSpec, again: float | None = None) -> None:
         """Begin to send a job; `again`: see `ipc.SendJob`."""
-        self._again[job.device_id] = again
         if self._draining:
             self._report(_outcome(job, Verdict.RETURNED))
         else:
+            self._again[job.device_id] = again
             self._gate.offer(job)
 
     def relax(self) -> None:
