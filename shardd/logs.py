@@ -32,11 +32,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, NoReturn, TextIO, cast
 
 import msgspec
-import structlog
-from structlog.dev import ConsoleRenderer
-from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import FilteringBoundLogger
 
+from shardd.lean_structlog import ConsoleRenderer, ExceptionDictTransformer, FilteringBoundLogger, structlog
 from shardd.log_outlet import Outlet
 from shardd.visible import visible, visible_json
 

@@ -27,7 +27,9 @@ class Section(BaseModel):
     `class LeaseConfig(Section, reload="restart")` says what a change of its options needs; `setting` may differ for one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, defer_build=True
+    )
 
     def __init_subclass__(cls, *, reload: Reload | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

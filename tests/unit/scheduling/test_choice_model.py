@@ -37,7 +37,7 @@ def play(scene: int, steps: list[Step], *, spread: bool = False, groups: bool = 
     at_once(History(book, MemoryQueue(book), scene, lossy=lossy).run(steps))
 
 
-@histories(1000)
+@histories(500)
 @given(
     numbers, steps_of(insert=6, opt_out=1, campaign=2, tell=1, turn=3, ask=3, end=4, send=4, wait=1, promote=1, scan=1)
 )
@@ -45,7 +45,7 @@ def test_what_is_taken_is_what_the_model_names(scene: int, steps: list[Step]) ->
     play(scene, steps)
 
 
-@histories(1000)
+@histories(500)
 @given(
     numbers,
     steps_of(
@@ -56,7 +56,7 @@ def test_days_nights_and_restarts_break_no_limit(scene: int, steps: list[Step]) 
     play(scene, steps)
 
 
-@histories(700)
+@histories(350)
 @given(
     numbers,
     steps_of(
@@ -79,7 +79,7 @@ def test_lost_hints_and_drawn_gaps_break_no_rule(scene: int, steps: list[Step]) 
     play(scene, steps, spread=True, lossy=True)
 
 
-@histories(700)
+@histories(350)
 @given(
     numbers,
     steps_of(
@@ -106,7 +106,7 @@ def test_groups_share_out_what_their_devices_can_send(scene: int, steps: list[St
 WEIGHTS = (0.5, 1.0, 2.0, 7.0)
 
 
-@histories(400)
+@histories(200)
 @given(st.lists(st.sampled_from(WEIGHTS), min_size=2, max_size=4), st.lists(numbers, min_size=20, max_size=60))
 def test_campaigns_that_both_have_work_stay_side_by_side(weights: list[float], moves: list[int]) -> None:
     """By weight, neither gets further ahead of the other than by one message of each."""
