@@ -142,12 +142,16 @@ class TransportSpec(msgspec.Struct, frozen=True):
 
 
 class StoreAccess(msgspec.Struct, frozen=True):
-    """How the clients of sessions reach their store."""
+    """How the clients of sessions reach their store, and how many of them there may be."""
 
     pooler: str | None = None
     """The DSN of a PgBouncer in transaction mode in front of it; None: as `Setup.sessions_dsn` says."""
-    clients: int | None = None
-    """Clients that may be open at once, because PostgreSQL has no connections for more; None: as many as the config says."""
+    clients: int = 100_000
+    """Clients that may be open at once."""
+    limit: str = "max_open_clients"
+    """What allows no more, in words."""
+    scarce: bool = False
+    """Whether that is because PostgreSQL has no connections for more."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
@@ -310,6 +314,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Why incoming messages cannot be written to the disk; None: they can."""
     previews_left_out: int = 0
     """Texts since the start whose link has no preview, though one was wanted."""
+    gave_way: int = 0
+    """Clients that were closed of late to make room, although their devices will send again soon."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, tag="outcomes"):

@@ -149,7 +149,7 @@ def _sandbox(config: Config) -> Iterator[Broken]:
 
 def _whatsapp(config: Config) -> Iterator[Broken]:
     whatsapp = config.transports.whatsapp
-    if whatsapp.max_connecting > whatsapp.max_open_clients:
+    if whatsapp.max_open_clients is not None and whatsapp.max_connecting > whatsapp.max_open_clients:
         text = f"is more than max_open_clients ({whatsapp.max_open_clients}); write {whatsapp.max_open_clients} or less"
         fields = (_path("transports.whatsapp.max_connecting"), _path("transports.whatsapp.max_open_clients"))
         yield Broken(fields, str(whatsapp.max_connecting), text)

@@ -35,6 +35,7 @@ from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.node import Node, SystemdReporter
+from shardd.supervisor.cluster.client_room import Host
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
 from shardd.supervisor.cluster.picture import report_to_others
@@ -70,6 +71,7 @@ from shardd.supervisor.scheduling.work_poller import WorkPoller
 from shardd.supervisor.services import Periodic, Service, Steps
 from shardd.supervisor.systemd import Notifier
 from shardd.supervisor.takeover import TakeOver
+from shardd.supervisor.workers import host
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
 from shardd.supervisor.workers.spares import Spares
@@ -346,6 +348,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         steps,
         devices=lambda: devices_with_sessions(scheduler),
         workers=lambda: len(keeper.epochs),
+        host=lambda: Host(host.memory(), host.file_descriptors(), host.threads()),
         publish=workers.change_store_access,
     )
 
@@ -387,6 +390,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             reload.notes,
             webhooks.notes,
             session_pool.notes,
+            workers.notes,
             keeper.picture.notes,
             reception.unattributed.notes,
             spares.notes,
@@ -394,7 +398,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ),
         database=database,
         replication=periodic.server_watch.replication,
-        sessions=lambda: session_pool.text,
+        sessions=lambda: session_pool.words,
         stop=ask_to_stop,
         reload=reload.reload,
     )

@@ -153,6 +153,10 @@ class Transport(ABC):
         """Connect cycles since the start."""
         return 0
 
+    def gave_way(self) -> int:
+        """Clients that were closed of late to make room, although their devices will send again soon."""
+        return 0
+
     def previews_left_out(self) -> int:
         """Texts since the start whose link has no preview, though one was wanted."""
         return 0

@@ -10,11 +10,13 @@ import argparse
 import faulthandler
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import uvloop
 
@@ -31,6 +33,7 @@ def main() -> int:
     log = os.fdopen(args.log, "w", encoding="utf-8")
     configure_logs(args.log_level, args.log_format, log, node=args.node)
     log_uncaught()
+    _raise_file_limit()
     threading.Thread(target=_watch_lifeline, args=(args.lifeline,), daemon=True, name="lifeline").start()
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,6 +49,13 @@ def _watch_lifeline(fd: int) -> None:
     os.read(fd, 1)
     time.sleep(ORPHAN_GRACE * 2)
     os._exit(70)
+
+
+def _raise_file_limit() -> None:
+    """As far as it may be: a login shell's is 1024, which a few hundred clients use up. Nothing here calls select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # no limit may be more than the kernel's
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _arguments() -> argparse.Namespace:

@@ -89,6 +89,10 @@ class Transports:
         """Connect cycles since the start."""
         return sum(transport.connects() for transport in self._loaded.values())
 
+    def gave_way(self) -> int:
+        """Clients that were closed of late to make room, although their devices will send again soon."""
+        return sum(transport.gave_way() for transport in self._loaded.values())
+
     def previews_left_out(self) -> int:
         """Texts since the start whose link has no preview, though one was wanted."""
         return sum(transport.previews_left_out() for transport in self._loaded.values())

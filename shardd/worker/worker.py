@@ -331,6 +331,7 @@ class Worker:
                     journal=self._journal.check(),
                     spool=None if self._spool is None else self._spool.check(),
                     previews_left_out=self._transports.previews_left_out(),
+                    gave_way=self._transports.gave_way(),
                 )
             )
             due = loop.time() + every

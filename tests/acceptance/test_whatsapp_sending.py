@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from datetime import UTC, datetime
 
 import psycopg
@@ -102,6 +103,45 @@ async def test_more_devices_than_clients_may_be_open_take_turns_without_claims_t
     assert fleet.rows("SELECT max(failures) AS most, max(attempt) AS claims FROM shardd.archive") == [
         {"most": 0, "claims": 1}
     ]
+
+
+async def test_devices_that_are_short_of_room_all_send_and_the_status_says_so(fleet: Fleet) -> None:
+    phones = fleet.add(20)
+    whatsapp = {"max_connecting": 4, "max_open_clients": 10}
+    daemon = fleet.daemon(shards=1, pacing={"gap_min": "3s", "gap_max": "3s"}, transports={"whatsapp": whatsapp})
+    await daemon.start()
+    jobs = fleet.send_many(phones, 4)
+    status = await daemon.until(lambda s: any("to make room" in note for note in s["notes"]))
+    (note,) = (note for note in status["notes"] if "to make room" in note)
+    assert note.startswith("shard 0: ")
+    assert note.endswith("a worker may have 10 open, because of max_open_clients")
+    await fleet.until(lambda: fleet.states() == {"sent": jobs})
+    assert await daemon.stop() == 0
+    assert fleet.check_deliveries() == {"sent": jobs}
+
+
+@pytest.mark.parametrize(
+    ("limits", "clients", "limit"),
+    [
+        ("--nofile=240:240", 40, "the limit of file descriptors (LimitNOFILE)"),
+        ("--nofile=1024:4096", 682, "the limit of file descriptors (LimitNOFILE)"),
+    ],
+)
+async def test_the_room_for_clients_follows_from_what_the_service_is_given(
+    fleet: Fleet, limits: str, clients: int, limit: str
+) -> None:
+    (phone,) = fleet.add(1)
+    daemon = fleet.daemon(shards=1)
+    daemon.inside = ("prlimit", limits)
+    await daemon.start()
+    job = fleet.send(phone, "hello")
+    await fleet.until(lambda: fleet.job(job)["state"] == "sent")
+    status = await daemon.status()
+    assert status["sessions"].endswith(f"; each worker may have {clients} clients open, because of {limit}")
+    # It has raised its own limit as far as it may.
+    (soft, hard) = resource.prlimit(status["shards"][0]["pid"], resource.RLIMIT_NOFILE)
+    assert soft == hard
+    assert await daemon.stop() == 0
 
 
 async def test_sessions_are_the_daemons_alone(fleet: Fleet) -> None:

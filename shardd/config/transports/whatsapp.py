@@ -75,10 +75,11 @@ class WhatsappConfig(Section, reload="shard"):
         "decrypt it, only the client that sent it can encrypt it again. Longer: fewer messages are sent again as new "
         "ones, more memory and connections. 0: no longer than idle_close.",
     )
-    max_open_clients: Annotated[int, Whole(1, 100_000)] = setting(
-        "200",
-        "Open clients per worker; the least recently used is closed first, and those with undelivered messages last. "
-        "Each takes about 0.3 MiB and 3 file descriptors. More if more devices than that send within idle_close.",
+    max_open_clients: Annotated[int | None, Whole(1, 100_000)] = setting(
+        None,
+        "Open clients per worker. null: as many as half of the memory of the host, half of worker.recycle.rss, the file "
+        "descriptors and the threads of the service have room for; each takes about 0.35 MiB, 3 file descriptors and a "
+        "thread. When there is no room, those whose devices send again last are closed first.",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
         "8",

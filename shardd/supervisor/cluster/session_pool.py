@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from shardd import ipc
 from shardd.backoff import full_jitter
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
 from shardd.pgbouncer import NotInstalledError, PgBouncer, PgBouncerError, find_program
+from shardd.supervisor.cluster.client_room import ClientRoom, Host, room_for_clients
 from shardd.supervisor.cluster.session_store import library_name
 from shardd.supervisor.cluster.store_plan import PER_CLIENT, Demand, Supply
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -49,9 +52,13 @@ class SessionPool(Service):
         *,
         devices: Callable[[], int],
         workers: Callable[[], int],
+        host: Callable[[], Host],
         publish: Callable[[ipc.StoreAccess], None],
     ) -> None:
-        """`store`: the DSN of the sessions; `devices`: that have sessions; `workers`: of this node; `publish`: to them."""
+        """`store`: the DSN of the sessions; `devices`: that have sessions; `workers`: of this node; `publish`: to them.
+
+        `host`: what it has for their clients.
+        """
         self.text: str | None = None
         """What was decided, and why; None: no device has a session."""
         self._current = current
@@ -59,6 +66,7 @@ class SessionPool(Service):
         self._step = steps.add("watching the connections of sessions")
         self._devices = devices
         self._workers = workers
+        self._host = host
         self._publish = publish
         self._access = ipc.StoreAccess()
         self._pooler: PgBouncer | None = None
@@ -72,9 +80,18 @@ class SessionPool(Service):
         self._failures = 0
         self._retry_at = self._count_at = float("-inf")
 
+    @property
+    def words(self) -> str | None:
+        """What was decided, and how many clients may be open; None: no device has a session."""
+        if self.text is None or self._access.scarce:
+            return self.text
+        return (
+            f"{self.text}; each worker may have {self._access.clients:,} clients open, because of {self._access.limit}"
+        )
+
     def notes(self) -> list[str]:
         """For the status, while devices wait for connections."""
-        return [f"sessions: {self.text}"] if self._access.clients is not None and not self._in_use else []
+        return [f"sessions: {self.text}"] if self._access.scarce and not self._in_use else []
 
     def problems(self) -> Iterator[Problem]:
         """See `shardd.supervisor.problems`."""
@@ -103,6 +120,7 @@ class SessionPool(Service):
 
     async def _check(self) -> None:
         """Raises DatabaseError."""
+        self._follow_room()
         if self._current.config.transports.whatsapp.pgbouncer:
             self.text = "through the PgBouncer that database.sessions_dsn names"
         elif self._pooler is not None and self._in_use:
@@ -119,7 +137,8 @@ class SessionPool(Service):
     async def _decide(self) -> None:
         """Raises DatabaseError; then it is tried again by the next check."""
         config = self._current.config
-        demand = Demand(self._devices(), config.shards, config.transports.whatsapp.max_open_clients)
+        room = self._room()
+        demand = Demand(self._devices(), config.shards, room.clients)
         if not demand.devices:
             self.text = None
             return
@@ -129,7 +148,7 @@ class SessionPool(Service):
         why = f"{demand.words}, {supply.words}"
         if supply.suffices(demand):
             self._failure, self._failures, self._retry_at = None, 0, float("-inf")
-            self._change(ipc.StoreAccess(), f"directly: {why}")
+            self._change(ipc.StoreAccess(clients=room.clients, limit=room.limit), f"directly: {why}")
         elif config.transports.whatsapp.pooler == OFF:
             self._limit(supply, why, "set transports.whatsapp.pooler to auto, or raise max_connections of the server")
         else:
@@ -156,10 +175,9 @@ class SessionPool(Service):
             await pooler.stop()
             raise
         self._in_use, self._unanswered, self._failure, self._failures = True, 0, None, 0
-        most = max(1, pooler.most_clients // (2 * PER_CLIENT * max(1, self._workers())))
-        clients = most if most < config.transports.whatsapp.max_open_clients else None
+        room = self._room()
         text = f"through a PgBouncer ({program.version}) with {self._servers} connections: {why}"
-        self._change(ipc.StoreAccess(pooler.dsn, clients), text)
+        self._change(ipc.StoreAccess(pooler.dsn, room.clients, room.limit), text)
 
     async def _watch(self, pooler: PgBouncer) -> None:
         """Keep it running and connected to the primary. Raises PgBouncerError if it cannot be used; DatabaseError."""
@@ -212,17 +230,44 @@ class SessionPool(Service):
 
     def _limit(self, supply: Supply, why: str, remedy: str) -> None:
         """Let so few clients be open that connections suffice."""
-        config = self._current.config.transports.whatsapp
-        clients = min(supply.clients(self._workers()), config.max_open_clients)
+        room = self._room()
+        clients = min(supply.clients(self._workers()), room.clients)
         most = "1 client per worker is" if clients == 1 else f"{clients:,} clients per worker are"
         text = f"directly: {why}: at most {most} open at once, other devices wait; {remedy}"
-        self._change(ipc.StoreAccess(clients=clients), text)
+        self._change(
+            ipc.StoreAccess(clients=clients, limit="PostgreSQL has no connections for more", scarce=True), text
+        )
 
     def _change(self, access: ipc.StoreAccess, text: str) -> None:
         self.text = text
         if access != self._access:
             # How many exactly changes with the connections of other programs.
-            limited = access.clients is not None and self._access.clients is None
+            limited = access.scarce and not self._access.scarce
             (log.warning if limited else log.info)("sessions reach PostgreSQL %s", text, action="sessions")
-            self._access = access
-            self._publish(access)
+            self._set(access)
+
+    def _follow_room(self) -> None:
+        """There is more room when this node has fewer workers, or another config."""
+        room = self._room()
+        if not self._access.scarce and (room.clients, room.limit) != (self._access.clients, self._access.limit):
+            log.info("each worker may open %d clients: %s", room.clients, room.limit, action="room")
+            self._set(replace(self._access, clients=room.clients, limit=room.limit))
+
+    def _room(self) -> ClientRoom:
+        """For the clients of each worker."""
+        config, workers = self._current.config, self._workers() or self._current.config.shards
+        if (most := config.transports.whatsapp.max_open_clients) is not None:
+            room = ClientRoom(most, "max_open_clients")
+        else:
+            recycle = config.worker.recycle
+            room = room_for_clients(self._host(), workers=workers, rss=recycle.rss, fds=recycle.fds)
+        if self._in_use and self._pooler is not None:
+            pooled = ClientRoom(
+                max(1, self._pooler.most_clients // (2 * PER_CLIENT * workers)), "the file descriptors of PgBouncer"
+            )
+            room = min(pooled, room, key=lambda one: one.clients)
+        return room
+
+    def _set(self, access: ipc.StoreAccess) -> None:
+        self._access = access
+        self._publish(access)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from shardd.config import RecycleConfig
+from shardd.ipc import StoreAccess
 from shardd.states import ShardState
 from shardd.supervisor.problems import Problem, ProblemKind
+from shardd.supervisor.workers.host import file_descriptors
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
 
 FDS_SHARE: Final = 0.7
-"""Of the limit (RLIMIT_NOFILE): the budget where the config names none."""
+"""Of the limit: the budget where the config names none."""
 GROWTH_SHARE: Final = 0.25
 """Of the memory budget: a worker that has grown by less since its start is not replaced, as the next one would be as large."""
 OFTEN: Final = 3
@@ -35,7 +36,7 @@ def spent(process: WorkerProcess, budget: RecycleConfig) -> Spent | None:
     beat = process.beat
     if beat is None:
         return None
-    fds = budget.fds or int(FDS_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    fds = budget.fds or int(FDS_SHARE * file_descriptors())
     grown = beat.rss - process.rss_at_start >= budget.rss * GROWTH_SHARE
     over = [
         f"{name} {value} of {most}"
@@ -87,6 +88,23 @@ def memory_problems(shards: Iterable[Shard], budget: RecycleConfig, now: float) 
                 f"the worker of shard {shard.index} was replaced {times} times within {OFTEN_WITHIN / 60:g} minutes because "
                 f"it grew beyond worker.recycle.rss ({_mebibytes(budget.rss)}): raise it if the host has room",
             )
+
+
+def room_notes(shards: Iterable[Shard], access: StoreAccess) -> list[str]:
+    """Workers that are short of room for the clients of devices that send again soon."""
+    closed = {
+        shard.index: shard.process.beat.gave_way
+        for shard in shards
+        if shard.process is not None and shard.process.beat is not None and shard.process.beat.gave_way
+    }
+    if not closed:
+        return []
+    where = f"shard{'s' * (len(closed) > 1)} {', '.join(map(str, sorted(closed)))}"
+    text = (
+        f"{where}: {sum(closed.values()):,} WhatsApp clients were closed within five minutes to make room, though their devices "
+        f"send again soon, which costs a login each: a worker may have {access.clients:,} open, because of {access.limit}"
+    )
+    return [text]
 
 
 def _mebibytes(size: int) -> str:

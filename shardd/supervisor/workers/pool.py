@@ -22,7 +22,7 @@ from shardd.logs import get_logger
 from shardd.states import ShardState
 from shardd.supervisor.problems import Problem
 from shardd.supervisor.services import Service
-from shardd.supervisor.workers.budget import memory_problems, next_to_recycle
+from shardd.supervisor.workers.budget import memory_problems, next_to_recycle, room_notes
 from shardd.supervisor.workers.deaths import Deaths, SettleDead
 from shardd.supervisor.workers.messages import MessageHandlers, WorkerMessages
 from shardd.supervisor.workers.process import WorkerProcess
@@ -322,6 +322,10 @@ class WorkerPool(Service):
                 self._drain(shard, "respawn", outgrows=what.memory),
                 lambda error: self._defect(shard, "the worker could not be replaced", error),
             )
+
+    def notes(self) -> list[str]:
+        """For the status, while clients are closed that will be needed again."""
+        return room_notes(self.shards, self._store_access)
 
     def problems(self) -> Iterable[Problem]:
         """See `shardd.supervisor.problems`."""

@@ -244,6 +244,10 @@ class WhatsappTransport(Transport):
         """Connect cycles since the start."""
         return self._clients.connects
 
+    def gave_way(self) -> int:
+        """Clients that were closed of late to make room, although their devices will send again soon."""
+        return self._clients.gave_way
+
     def previews_left_out(self) -> int:
         """Texts since the start whose link has no preview, though one was wanted."""
         return self._link_previews.left_out

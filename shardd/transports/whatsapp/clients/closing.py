@@ -93,7 +93,7 @@ def _may_close(client: OpenClient, budget: Budget, now: float) -> bool:
         case Purpose.SEND:
             return True
         case Purpose.VISIT:
-            return not client.hearing and not _is_needed(client, budget, now) and not _is_expected(client, now)
+            return not client.hearing and not _is_needed(client, budget, now) and not is_expected(client, now)
         case Purpose.LATE_VISIT:
             return not client.hearing
 
@@ -103,14 +103,14 @@ def _is_needed(client: OpenClient, budget: Budget, now: float) -> bool:
     return client.undelivered > 0 and now < client.undelivered_at + budget.linger
 
 
-def _is_expected(client: OpenClient, now: float) -> bool:
+def is_expected(client: OpenClient, now: float) -> bool:
     """Whether its device will send again soon."""
     return client.expected_at is not None and now < client.expected_at <= now + SOON
 
 
 def _rank(client: OpenClient, now: float) -> tuple[bool, float]:
     """The order in which they make room."""
-    if client.expected_at is not None and _is_expected(client, now):
+    if client.expected_at is not None and is_expected(client, now):
         return True, -client.expected_at
     return False, client.used_at
 
@@ -130,4 +130,4 @@ def _changes_at(client: OpenClient, budget: Budget, now: float) -> float:
 def _idle_at(client: OpenClient, used_at: float, budget: Budget, now: float) -> float:
     """When it has been of no use for long enough."""
     idle = used_at + budget.idle_close
-    return max(idle, client.expected_at) if client.expected_at is not None and _is_expected(client, now) else idle
+    return max(idle, client.expected_at) if client.expected_at is not None and is_expected(client, now) else idle

@@ -23,7 +23,7 @@ from shardd.tasks import TaskSet, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
-from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose
+from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose, is_expected
 from shardd.transports.whatsapp.clients.connecting import AHEAD, ClientReports, Connecting
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.clients.login_hold import LoginHold
@@ -71,8 +71,6 @@ class Clients:
         self._slots: dict[str, ClientSlot] = {}
         self._reports = ClientReports(events, self._openings)
         self._room = Room(settings.max_open_clients, access, self._reports.changed)
-        self._opening = 0
-        """Clients that have room and are not open yet."""
         self._visit_over = asyncio.Event()
         self._visits = Visits(settings, events, self._visit_over.set)
         self._choosing = asyncio.Lock()
@@ -91,6 +89,11 @@ class Clients:
     def open_clients(self) -> int:
         """Clients that are open, opening or closing."""
         return self._room.taken
+
+    @property
+    def gave_way(self) -> int:
+        """Clients that were closed of late to make room, although their devices will send again soon."""
+        return self._room.gave_way(asyncio.get_running_loop().time())
 
     def begin(self) -> None:
         """Report how many may be opened."""
@@ -258,7 +261,7 @@ class Clients:
             self._login_hold.check(loop.time())
             await self._make_room()
         self._room.taken += 1
-        self._opening += 1
+        self._room.opening += 1
         try:
             async with self._connecting.turn(device.id):
                 if not probe:  # it may have waited for long
@@ -280,7 +283,7 @@ class Clients:
                 raise error.failure.as_error() from None
             raise
         finally:
-            self._opening -= 1
+            self._room.opening -= 1
         self._login_hold.accepted()
         self._events.login_answered(device.id, outdated=False)
         slot.client, slot.session = client, session
@@ -352,7 +355,7 @@ class Clients:
     def _openings(self) -> int:
         """How many devices without a client may be given jobs at the same time."""
         most = self._connecting.most + AHEAD
-        places = self._opening + self._room.most - self._room.taken
+        places = self._room.opening + self._room.most - self._room.taken
         if places < most:
             places += sum(1 for slot in self._slots.values() if (one := slot.facts()) is not None and not one.busy)
         return max(0, min(most, places))
@@ -364,6 +367,7 @@ class Clients:
                 while self._room.full:
                     if (victim := await self._next_victim()) is not None:
                         async with victim.lock:
+                            self._note_eviction(victim)
                             await self._close_client(victim)
                     while self._room.ending and self._room.full:
                         # The client that was closed makes room in a moment, so no other is closed for that.
@@ -372,6 +376,12 @@ class Clients:
         except TimeoutError:
             text = f"all {self._room.most} clients of this worker are in use ({self._room.why_full})"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
+
+    def _note_eviction(self, slot: ClientSlot) -> None:
+        """Its client is closed to make room."""
+        now = asyncio.get_running_loop().time()
+        if (facts := slot.facts()) is not None and is_expected(facts, now):
+            self._room.gave_way_at.append(now)
 
     async def _next_victim(self) -> ClientSlot | None:
         """Wait until a client may be closed to make room; None when there is room. Scans all slots, so one task at a time."""

@@ -1,23 +1,32 @@
-"""How many clients of a worker may be open: as many as the config says, or as PostgreSQL has connections for."""
+"""How many clients of a worker may be open, as the supervisor or the config says."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from shardd.ipc import StoreAccess
 from shardd.transports.whatsapp.sessions.dsn import IDLE_SECONDS, SCARCE_IDLE_SECONDS
+
+OF_LATE: Final = 300.0
+"""Seconds for which it is known how many clients gave way to others."""
 
 
 class Room:
     """Counts the clients that are open, opening or closing."""
 
-    def __init__(self, max_open_clients: int, access: StoreAccess, changed: Callable[[], None]) -> None:
-        """`changed`: called when there may be more room, or less."""
+    def __init__(self, max_open_clients: int | None, access: StoreAccess, changed: Callable[[], None]) -> None:
+        """`max_open_clients`: as the config says; `changed`: called when there may be more room, or less."""
         self._changed = changed
         self.access = access
         """How they reach the session store."""
         self.taken = 0
+        self.opening = 0
+        """Clients that have a place and are not open yet."""
+        self.gave_way_at = deque[float]()
+        """When clients were closed to make room, although their devices are to send again soon."""
         self.ending = 0
         """Closed clients whose connections the server is about to end; `taken` contains them."""
         self.freed = asyncio.Event()
@@ -28,7 +37,13 @@ class Room:
     def most(self) -> int:
         """Clients that may be open."""
         clients = self.access.clients
-        return self._max_open_clients if clients is None else min(self._max_open_clients, clients)
+        return clients if self._max_open_clients is None else min(self._max_open_clients, clients)
+
+    def gave_way(self, now: float) -> int:
+        """How many of late."""
+        while self.gave_way_at and self.gave_way_at[0] < now - OF_LATE:
+            self.gave_way_at.popleft()
+        return len(self.gave_way_at)
 
     @property
     def full(self) -> bool:
@@ -38,7 +53,7 @@ class Room:
     @property
     def why_full(self) -> str:
         """What limits them."""
-        return "max_open_clients" if self.access.clients is None else "PostgreSQL has no connections for more"
+        return self.access.limit
 
     @property
     def idle_seconds(self) -> float:
@@ -48,7 +63,7 @@ class Room:
     @property
     def _scarce(self) -> bool:
         """Whether each connection to PostgreSQL counts."""
-        return self.access.pooler is None and self.access.clients is not None
+        return self.access.pooler is None and self.access.scarce
 
     def change(self, access: StoreAccess) -> None:
         """For clients that open from now on."""

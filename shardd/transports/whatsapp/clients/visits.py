@@ -28,7 +28,7 @@ BUSY_RETRY: Final = 1.0
 """Retry after, in seconds, for a device that this worker had no room for: it has no error, so the wait does not grow."""
 PRESENCE_SHARE: Final = 0.7
 """Of `visit_every`: a login shows the presence if the last one is longer ago. The supervisor requests a visit later than that."""
-GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use (max_open_clients)"
+GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use"
 CUT_SHORT: Final = "no presence was shown, because the client was closed before it had heard all that waited"
 
 

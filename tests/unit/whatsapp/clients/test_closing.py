@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -127,3 +130,35 @@ def test_the_choice_is_safe_bounded_and_in_time(clients: list[OpenClient], neede
     late = NOW + IDLE + LINGER + 1.0
     idle = [replace(one, busy=False, hearing=False) for one in clients]
     assert len(choose(idle, budget, late).close) == len(clients)
+
+
+def logins_of(devices: int, room: int, *, gaps: tuple[float, float], rounds: int, foresight: bool) -> Counter[str]:
+    """How often each device logs in, if each sends so many messages, after gaps at random, and so many clients have room."""
+    chance = Random(7)
+    due = [(chance.uniform(0.0, gaps[1]), f"{n}", rounds) for n in range(devices)]
+    heapq.heapify(due)
+    opened: dict[str, OpenClient] = {}
+    logins = Counter[str]()
+    while due:
+        now, device, left = heapq.heappop(due)
+        if device not in opened:
+            logins[device] += 1
+            if len(opened) == room:
+                del opened[choose(list(opened.values()), Budget(IDLE, LINGER, needed=1), now).close[0]]
+        again = now + chance.uniform(*gaps)
+        if left > 1:
+            heapq.heappush(due, (again, device, left - 1))
+        opened[device] = OpenClient(device, now, expected_at=now + 1.25 * gaps[1] if foresight else None)
+    return logins
+
+
+def test_devices_that_are_too_many_share_the_room_evenly_and_log_in_less_often_than_without_foresight() -> None:
+    devices, rounds = 60, 20
+    load: dict[str, Any] = {"gaps": (20.0, 60.0), "rounds": rounds}
+    enough, short, blind = (
+        logins_of(devices, room, foresight=foresight, **load)
+        for room, foresight in ((devices, True), (devices // 2, True), (devices // 2, False))
+    )
+    assert set(enough.values()) == {1}
+    assert sum(short.values()) < 0.8 * sum(blind.values())
+    assert max(short.values()) - min(short.values()) < rounds / 2
