@@ -20,6 +20,7 @@ from benchlib import (
     failover_bench,
     finished_rows,
     groups_bench,
+    growth_bench,
     queue_bench,
     scan_bench,
     visits_bench,
@@ -164,6 +165,29 @@ def groups(jobs: int, rounds: int, json_path: str | None) -> None:
     Starts its own durable PostgreSQL in a temporary folder. Takes about two minutes on two cores.
     """
     _report(_run(groups_bench.run(each=jobs, rounds=rounds, say=_say)), json_path)
+
+
+@cli.command()
+@click.option(
+    "--devices",
+    type=click.IntRange(20),
+    multiple=True,
+    default=(3000, 30_000, 100_000),
+    show_default=True,
+    help="Sizes.",
+)
+@click.option("--seconds", type=click.FloatRange(5), default=60.0, show_default=True, help="How long each is watched.")
+@click.option("--quick", is_flag=True, help="Take one minute: 3,000 and 10,000 devices for 10 seconds.")
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
+)
+def growth(devices: tuple[int, ...], seconds: float, quick: bool, json_path: str | None) -> None:
+    """What idle devices cost: CPU, memory, the time of a start, and how soon a message is claimed.
+
+    Starts its own durable PostgreSQL in a temporary folder. Takes about five minutes on two idle cores.
+    """
+    sizes, watched = ((3000, 10_000), 10.0) if quick else (devices, seconds)
+    _report(_run(growth_bench.run(sizes=sizes, seconds=watched, say=_say)), json_path)
 
 
 @cli.command()

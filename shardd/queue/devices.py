@@ -29,12 +29,30 @@ MOST_SETTINGS: Final = 8192
 """Bytes, as in check_device of 0001_devices.sql."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedDevices:
+    """Which devices have changed since an earlier answer."""
+
+    running: int
+    """The oldest transaction that has not ended: what it and later ones change is in the next answer."""
+    devices: int
+    """How many there are that are not removed."""
+    ids: list[str]
+    """Those that changed, also removed ones."""
+
+
 class Devices(Statements):
     """What the daemon does with devices."""
 
-    async def all(self, warm_days: int) -> list[Device]:
-        """Every device that is not removed; `warm_days`: how long the longest warm-up is."""
-        return await self._database.rows(partial(_device, Device), "all_devices", {"warm_days": warm_days})
+    async def all(self, warm_days: int, ids: Sequence[str] | None = None) -> list[Device]:
+        """Every device that is not removed, or of these; `warm_days`: how long the longest warm-up is."""
+        params = {"warm_days": warm_days, "ids": None if ids is None else list(ids)}
+        return await self._database.rows(partial(_device, Device), "all_devices", params)
+
+    async def changed(self, since: int) -> ChangedDevices:
+        """What changed; `since`: see `ChangedDevices.running`."""
+        (found,) = await self._database.rows(ChangedDevices, "changed_devices", {"since": since})
+        return found
 
     async def removed(self, transports: Sequence[str]) -> list[RemovedDevice]:
         """The removed devices of these transports."""

@@ -306,7 +306,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     ownership = Ownership(
         keeper,
         workers,
-        read_devices=device_sync.sync,
+        read_devices=device_sync.read_all,
         renewed=router.wake,
         end=end,
         why_not=SchemaWatch(pools.leases).why_not,

@@ -35,7 +35,7 @@ class TakeOver:
         await self.recovery.outlive_orphans()
         await self.keeper.register()
         await self.ownership.take()
-        await self.device_sync.sync()
+        await self.device_sync.read_all()
         await self.recovery.run()
         self.workers.block(self.recovery.blocked)
         await self._prepare_archive()
@@ -43,7 +43,7 @@ class TakeOver:
         # Opt-outs of an earlier run must be stored before anything is claimed.
         await self.opt_outs.flush()
         # Again, with what recovery has counted.
-        await self.device_sync.sync()
+        await self.device_sync.read_all()
         await self.campaign_sync.sync()
         self.keeper.settling.may_settle = True
         self.workers.leases(self.keeper.serving)

@@ -1,7 +1,18 @@
 -- Devices: for the router, and for operators through `shardd device`.
 
+-- name: changed_devices
+-- The devices that changed since an earlier answer, removed ones too, and how many devices are not removed. `since`: `running` of that
+-- answer, the oldest transaction that had not ended then: rows of later ones may be new. As `xmin` has 32 bits, `age` compares them.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS running, r.devices, ARRAY(
+           SELECT unnest(r.ids) UNION
+           SELECT v.device_id FROM shardd.device_visits v WHERE age(v.xmin) <= age(%(since)s::text::xid8::xid)) AS ids
+  FROM (SELECT count(*) FILTER (WHERE d.removed_at IS NULL) AS devices,
+               array_agg(d.id) FILTER (WHERE age(d.xmin) <= age(%(since)s::text::xid8::xid)) AS ids
+          FROM shardd.devices d) r;
+
 -- name: all_devices
--- Every device that is not removed, with its last day of sending, and the number of such days before that, up to `warm_days`.
+-- These devices (NULL: every one), but for removed ones, with their last day of sending, and the number of such days before that, up to
+-- `warm_days`.
 SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent, t.last_at,
        CASE WHEN d.warm THEN %(warm_days)s ELSE (
            SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
@@ -11,7 +22,7 @@ SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hou
   LEFT JOIN LATERAL (
       SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
   ) t ON true
- WHERE d.removed_at IS NULL
+ WHERE d.removed_at IS NULL AND (%(ids)s::text[] IS NULL OR d.id = ANY (%(ids)s::text[]))
  ORDER BY d.id;
 
 -- name: device_ids

@@ -67,15 +67,28 @@ class Scheduler:
     def set_devices(
         self, devices: Iterable[Device], now: float, *, wall: float, unwritten: Mapping[str, StateChange]
     ) -> dict[int, Devices]:
-        """Take over the devices as the database has them; returns what the worker of each shard must learn.
+        """Take over all devices as the database has them; see `change_devices`."""
+        rows = list(devices)
+        gone = self.queues.keys() - {device.id for device in rows}
+        return self.change_devices(rows, gone, now, wall=wall, unwritten=unwritten)
 
-        `unwritten`: states that are known here and not in the database yet. `wall`: this moment in POSIX seconds.
+    def change_devices(
+        self,
+        devices: Iterable[Device],
+        gone: Iterable[str],
+        now: float,
+        *,
+        wall: float,
+        unwritten: Mapping[str, StateChange],
+    ) -> dict[int, Devices]:
+        """Take over some devices as the database has them; returns what the worker of each shard must learn.
+
+        `gone`: those that were removed. `unwritten`: states that are known here and not in the database yet. `wall`: this moment
+        in POSIX seconds.
         """
         self._shared.clock_offset = wall - now
         changes: dict[int, Devices] = {}
-        seen = set()
         for device in devices:
-            seen.add(device.id)
             queue = self.queues.get(device.id)
             is_new = queue is None
             state = unwritten[device.id].state if device.id in unwritten else device.state
@@ -99,10 +112,10 @@ class Scheduler:
                 queue.tally.days = device.days
             queue.state = state
             self._offer(queue, now)
-        for device_id in self.queues.keys() - seen:
-            queue = self.queues.pop(device_id)
-            self._openings[queue.shard].forget(device_id)
-            changes.setdefault(queue.shard, Devices()).removed.append(device_id)
+        for device_id in gone:
+            if (queue := self.queues.pop(device_id, None)) is not None:
+                self._openings[queue.shard].forget(device_id)
+                changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
 
     def _apply_row(self, queue: DeviceQueue, device: Device) -> None:

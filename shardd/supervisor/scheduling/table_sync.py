@@ -13,7 +13,7 @@ from shardd.errors import DeviceUnavailableError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.queue.campaigns import Campaigns
 from shardd.queue.database import write_accepted
-from shardd.queue.devices import Devices
+from shardd.queue.devices import ChangedDevices, Devices
 from shardd.queue.records import RemovedDevice, StateChange
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.scheduler import Scheduler
@@ -22,6 +22,10 @@ from shardd.tasks import WakeUp
 
 log = get_logger(__name__)
 
+ALL_EVERY: Final = 60.0
+"""Seconds between readings of all devices; in between, only those that changed are read."""
+MANY: Final = 1000
+"""Changed devices for which all are read, too: they are looked for one by one."""
 SENDS_EVERY: Final = 2.0
 """Seconds between readings of what campaigns with a cap have sent, which another node may have counted."""
 
@@ -67,7 +71,7 @@ class DeviceSync(TableSync):
         reporting: Sequence[str] = (),
     ) -> None:
         """`changed` is called after each reading; `warm_days`: how many days a warm-up takes; `reporting`: see `removed`."""
-        super().__init__(step, every=5.0, spacing=0.25)  # each reads every device
+        super().__init__(step, every=5.0, spacing=0.25)  # each looks at every row
         self._devices = devices
         self._scheduler = scheduler
         self._changed = changed
@@ -83,6 +87,12 @@ class DeviceSync(TableSync):
         self._waits: dict[str, tuple[float, str]] = {}
         """By device: until when it waits (POSIX seconds) and why; not written yet."""
         self._reading = asyncio.Lock()
+        self._running: int | None = None
+        """The oldest transaction that had not ended at the last reading; None: all devices are to be read."""
+        self._all_at = 0.0
+        """When they are."""
+        self._again: set[str] = set()
+        """Devices whose row is read, though it has not changed: what is known here may differ from it."""
 
     def unavailable(self, device_id: str, error: DeviceUnavailableError, at: float) -> None:
         """A platform reported that a device cannot send: it waits, or stops, on any node. `at`: when, in POSIX seconds."""
@@ -108,6 +118,7 @@ class DeviceSync(TableSync):
     def end_withholding(self, device_id: str) -> None:
         """The state of the device is again as its row says."""
         if self._withheld.pop(device_id, None) is not None:
+            self._again.add(device_id)
             self.wake()
 
     def state_changed(self, message: ipc.DeviceChanged, epoch: int | None, *, quietly: bool = False) -> None:
@@ -138,28 +149,63 @@ class DeviceSync(TableSync):
         if written := dict(self._unwritten):
             await write_accepted(list(written.values()), self._devices.set_states, self._refuse)
             self._unwritten = {i: change for i, change in self._unwritten.items() if written.get(i) is not change}
+            self._again |= written.keys()  # the database may have refused a state
+
+    async def read_all(self) -> None:
+        """Write the reported states, then read every device, with what other nodes sent for it. Raises DatabaseError."""
+        async with self._reading:
+            self._running = None
+            await self._sync()
 
     async def sync(self) -> None:
-        """Write the reported states, then read every device. Raises DatabaseError."""
+        """Write the reported states, then read the devices that changed. Raises DatabaseError."""
         async with self._reading:  # an older picture must not replace a newer one
-            await self._write_states()
-            if waits := dict(self._waits):
-                now = time.time()
-                await self._devices.back_off(
-                    {name: (max(0.0, until - now), why) for name, (until, why) in waits.items()}
-                )
-                self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
-            await self._devices.heal()
-            devices = await self._devices.all(self._warm_days())
-            # After the devices: one that is removed between the two is in both, and not in none.
-            if self._reporting:
-                self.removed = await self._devices.removed(self._reporting)
-            changes = self._scheduler.set_devices(
-                devices, time.monotonic(), wall=time.time(), unwritten=self._withheld | self._unwritten
-            )
-            for shard, change in changes.items():
-                self._send(shard, change)
-            self._changed()
+            await self._sync()
+
+    async def _sync(self) -> None:
+        await self._write_states()
+        if waits := dict(self._waits):
+            now = time.time()
+            await self._devices.back_off({name: (max(0.0, until - now), why) for name, (until, why) in waits.items()})
+            self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
+        await self._devices.heal()
+        changed = await self._devices.changed(self._running or 0)
+        ids = self._ids_to_read(changed)
+        devices = await self._devices.all(self._warm_days(), ids)
+        # After the devices: one that is removed between the two is in both, and not in none.
+        if self._reporting:
+            self.removed = await self._devices.removed(self._reporting)
+        gone = (self._scheduler.queues.keys() if ids is None else set(ids)) - {device.id for device in devices}
+        changes = self._scheduler.change_devices(
+            devices, gone, time.monotonic(), wall=time.time(), unwritten=self._withheld | self._unwritten
+        )
+        self._has_read(changed, ids)
+        for shard, change in changes.items():
+            self._send(shard, change)
+        self._changed()
+
+    def _has_read(self, changed: ChangedDevices, ids: list[str] | None) -> None:
+        if ids is None:
+            self._again.clear()
+            self._all_at = time.monotonic() + ALL_EVERY
+        else:
+            self._again.difference_update(ids)
+        self._running = changed.running
+        if ids is not None and len(self._scheduler.queues) != changed.devices:
+            # A row that was deleted is not there to be found.
+            self._running = None
+            self.wake()
+
+    def _ids_to_read(self, changed: ChangedDevices) -> list[str] | None:
+        """None: of all devices."""
+        ids = self._again.union(changed.ids)
+        is_all = (
+            self._running is None
+            or changed.running < self._running  # a server that lost transactions counts them again
+            or time.monotonic() >= self._all_at
+            or len(ids) > MANY
+        )
+        return None if is_all else sorted(ids)
 
     async def _refuse(self, change: StateChange, error: RefusedDataError) -> None:
         """A state that the database refuses must not delay those of other devices."""
