@@ -12,9 +12,10 @@ import ctypes
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, ParamSpec, TypeVar
 
 from neonize._binder import ProxySettings
@@ -106,36 +107,90 @@ class LibraryLock:
     The library keeps its clients in Go maps without locks. Connecting and stopping write to them, every other call reads them
     as its first step, and Go ends the whole process when it notices the two at once. One processor (GOMAXPROCS=1) makes that
     rare, not impossible: a map that grows allocates, and an allocation may wait for the garbage collector in the middle of a
-    write. So writers are alone, and readers pass here first. A connect holds it for the few milliseconds in which the library
-    opens its database.
+    write. So writers are alone, and readers pass here first. A connect holds it for the time in which the library opens its
+    database: a few milliseconds, many on a busy machine. A message needs several calls, so writers and readers take turns: none
+    waits for more than one writer, or all messages would wait until the last of many devices has connected.
     """
 
     def __init__(self) -> None:
-        self._entry = asyncio.Lock()
-        self._readers = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._inside = 0
+        """Readers that have not certainly read."""
+        self._writing = False
+        self._readers: deque[asyncio.Future[None]] = deque()
+        self._writers: deque[asyncio.Future[None]] = deque()
 
     async def read(self, call: Callable[[], asyncio.Future[Any]]) -> asyncio.Future[Any]:
         """Start a call that only reads; returns once it has certainly read, or is done."""
-        async with self._entry:
-            self._readers += 1
-            self._empty.clear()
+        if self._writing or self._writers:
+            await self._wait_in(self._readers, self._read)
+        else:
+            self._inside += 1
         try:
             running = call()
+        except BaseException:
+            self._read()
+            raise
+        try:
             await asyncio.wait([running], timeout=READ_TIME)
-            return running
-        finally:
-            self._readers -= 1
-            if not self._readers:
-                self._empty.set()
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(READ_TIME, self._read)  # it goes on without who waited
+            raise
+        self._read()
+        return running
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[None]:
         """While this is held no other call is in the maps."""
-        async with self._entry:
-            await self._empty.wait()
+        if self._writing or self._inside or self._writers:
+            await self._wait_in(self._writers, self._written)
+        else:
+            self._writing = True
+        try:
             yield
+        finally:
+            self._written()
+
+    async def _wait_in(self, waiting: deque[asyncio.Future[None]], leave: Callable[[], None]) -> None:
+        """Until one may go on, which is noted by who lets it; `leave`: undo that."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):  # it may have been passed over
+                    waiting.remove(turn)
+                if waiting is self._writers and not self._writers and not self._writing:
+                    self._let_readers_in()
+            else:
+                leave()
+            raise
+
+    def _read(self) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._let_writer_in()
+
+    def _written(self) -> None:
+        """All that waited for it go before the next writer, and those that come later after that."""
+        self._writing = False
+        self._let_readers_in()
+        if not self._inside:
+            self._let_writer_in()
+
+    def _let_readers_in(self) -> None:
+        while self._readers:
+            turn = self._readers.popleft()
+            if not turn.done():
+                self._inside += 1
+                turn.set_result(None)
+
+    def _let_writer_in(self) -> None:
+        while self._writers and not self._writing:
+            turn = self._writers.popleft()
+            if not turn.done():
+                self._writing = True
+                turn.set_result(None)
 
 
 class ElasticThreads(ThreadPoolExecutor):
