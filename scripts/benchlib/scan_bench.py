@@ -92,10 +92,12 @@ async def run(*, jobs: int, rounds: int, say: Callable[[str], None]) -> ScanResu
             fill(cluster, dsn, lanes, live)
             beds.append(((lanes, live), await stack.enter_async_context(Bed(dsn))))
         for number in range(1, rounds + 1):
-            say(f"round {number}/{rounds}")
             for case, bed in beds:
-                for what, cost in (await bed.measure(case[0])).items():
+                costs = await bed.measure(case[0])
+                for what, cost in costs.items():
                     found[case][what].append(cost)
+                values = ", ".join(f"{MEASURED[what]} {cost:,.1f}" for what, cost in costs.items())
+                say(f"round {number}/{rounds}, {case[0]:,} lanes, {case[1]:,} jobs: {values}")
     return ScanResults({case: {what: Spread(costs) for what, costs in of.items()} for case, of in found.items()})
 
 

@@ -133,10 +133,22 @@ class LibraryLock:
         try:
             await asyncio.wait([running], timeout=READ_TIME)
         except asyncio.CancelledError:
-            asyncio.get_running_loop().call_later(READ_TIME, self._read)  # it goes on without who waited
+            self._leave_after(running)  # it goes on without who waited
             raise
         self._read()
         return running
+
+    def _leave_after(self, running: asyncio.Future[Any]) -> None:
+        has_left = False
+
+        def leave(*_: object) -> None:
+            nonlocal has_left
+            if not has_left:
+                has_left = True
+                self._read()
+
+        running.add_done_callback(leave)
+        asyncio.get_running_loop().call_later(READ_TIME, leave)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[None]:

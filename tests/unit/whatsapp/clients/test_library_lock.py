@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from shardd.transports.whatsapp.clients import library
 from shardd.transports.whatsapp.clients.library import LibraryLock
 
 
@@ -76,7 +77,7 @@ async def test_readers_and_writers_take_turns() -> None:
         await library_lock.read(ended)
         told.append(name)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         for number in range(3):
             tasks.create_task(write(number))
             await asyncio.sleep(0)
@@ -106,7 +107,10 @@ async def test_readers_that_keep_coming_keep_no_writer_out() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_a_writer_is_alone_whoever_is_cancelled_and_all_others_have_their_turn(seed: int) -> None:
+async def test_a_writer_is_alone_whoever_is_cancelled_and_all_others_have_their_turn(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "READ_TIME", 60.0)
     library_lock, chance = LibraryLock(), random.Random(seed)
     readers = writers = 0
     loop = asyncio.get_running_loop()
