@@ -354,6 +354,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     def apply(config: Config) -> None:
         workers.configure(config)
+        device_sync.read_all_soon()
         opt_outs.configure(config)
         reception.configure(config)
         webhooks.configure(config.webhooks)

@@ -50,7 +50,9 @@ class TakeOver:
 
     async def retry(self) -> None:
         """Try again to settle what could not be settled. Raises DatabaseError."""
-        await self.recovery.retry()
+        if await self.recovery.retry():
+            # With what recovery has counted.
+            await self.device_sync.read_all()
         self.workers.block(self.recovery.blocked)
 
     async def _prepare_archive(self) -> None:

@@ -17,12 +17,16 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Final
 
 import uvloop
 
 from shardd.logs import configure_logs, log_uncaught
 from shardd.worker.role import Role
 from shardd.worker.worker import ORPHAN_GRACE, Worker
+
+MOST_FDS: Final = 2**20
+"""Where there is no limit; the kernel allows no more, unless it is told to."""
 
 
 def main() -> int:
@@ -54,8 +58,9 @@ def _watch_lifeline(fd: int) -> None:
 def _raise_file_limit() -> None:
     """As far as it may be: a login shell's is 1024, which a few hundred clients use up. Nothing here calls select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # no limit may be more than the kernel's
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = MOST_FDS if hard == resource.RLIM_INFINITY else hard
+    with suppress(OSError, ValueError):  # a service may forbid it: its limit is what it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _arguments() -> argparse.Namespace:

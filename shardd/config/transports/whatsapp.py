@@ -77,8 +77,9 @@ class WhatsappConfig(Section, reload="shard"):
     )
     max_open_clients: Annotated[int | None, Whole(1, 100_000)] = setting(
         None,
-        "Open clients per worker. null: as many as half of the memory of the host, half of worker.recycle.rss, the file "
-        "descriptors and the threads of the service have room for; each takes about 0.35 MiB, 3 file descriptors and a "
+        "Open clients per worker. null: as many as half of the memory of the host, half of worker.recycle.rss, most of "
+        "worker.go_memory_limit, the file descriptors and the threads of the service have room for; each takes about "
+        "0.35 MiB, 3 file descriptors and a "
         "thread. When there is no room, those whose devices send again last are closed first.",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(

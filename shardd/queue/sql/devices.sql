@@ -17,12 +17,14 @@ SELECT ${device}, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hou
        CASE WHEN d.warm THEN %(warm_days)s ELSE (
            SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
                                   ORDER BY e.day DESC LIMIT %(warm_days)s) days) END AS days
-  FROM shardd.devices d
+  FROM (SELECT * FROM shardd.devices WHERE %(ids)s::text[] IS NULL UNION ALL
+        -- A branch of its own, for the index.
+        SELECT * FROM shardd.devices WHERE id = ANY (%(ids)s::text[])) d
   LEFT JOIN shardd.device_visits v ON v.device_id = d.id
   LEFT JOIN LATERAL (
       SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
   ) t ON true
- WHERE d.removed_at IS NULL AND (%(ids)s::text[] IS NULL OR d.id = ANY (%(ids)s::text[]))
+ WHERE d.removed_at IS NULL
  ORDER BY d.id;
 
 -- name: device_ids

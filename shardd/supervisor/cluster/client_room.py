@@ -18,12 +18,16 @@ CLIENT_THREADS: Final = 1
 """The library's call for a connection lasts as long as that."""
 WORKER_MEMORY: Final = 96 * MIB
 """Bytes of a worker without clients that sends: the library alone takes 64 MiB."""
-WORKER_THREADS: Final = 100
+WORKER_THREADS: Final = 50
 HOST_SHARE: Final = 0.5
 """Of the host's memory: for all workers."""
 GROWTH_SHARE: Final = 0.5
 """Of the memory and of the file descriptors at which a worker is replaced: the rest is for what the library leaks."""
+GO_SHARE: Final = 0.8
+"""Of the memory beyond which the library's runtime collects without end."""
 THREADS_SHARE: Final = 0.7
+LEAST: Final = 32
+"""Clients, even if a budget has room for less: a worker that may open only a few would connect for each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,16 @@ class ClientRoom:
     """What allows no more, in words."""
 
 
-def room_for_clients(host: Host, *, workers: int, rss: int, fds: int) -> ClientRoom:
-    """What the budgets allow each of so many workers. `rss`, `fds`: at which one is replaced (bytes, descriptors); 0: never."""
+def room_for_clients(host: Host, *, workers: int, rss: int, fds: int, go_memory: int) -> ClientRoom:
+    """What the budgets allow each of so many workers.
+
+    `rss`, `fds`: at which one is replaced (bytes, descriptors); 0: never. `go_memory`: bytes beyond which the library's runtime
+    spends its time on collecting garbage.
+    """
     workers = max(1, workers)
     free = int(host.memory * HOST_SHARE) // workers - WORKER_MEMORY
     room = [ClientRoom(free // CLIENT_MEMORY, "the memory of this host")]
+    room.append(ClientRoom(int(go_memory * GO_SHARE) // CLIENT_MEMORY, "worker.go_memory_limit"))
     if rss:
         room.append(ClientRoom(int(rss * GROWTH_SHARE) // CLIENT_MEMORY, "worker.recycle.rss"))
     room.append(ClientRoom(int(host.fds * GROWTH_SHARE) // CLIENT_FDS, "the limit of file descriptors (LimitNOFILE)"))
@@ -61,4 +70,4 @@ def room_for_clients(host: Host, *, workers: int, rss: int, fds: int) -> ClientR
         threads = int(host.threads * THREADS_SHARE) // workers - WORKER_THREADS
         room.append(ClientRoom(threads // CLIENT_THREADS, "the limit of threads (TasksMax)"))
     least = min(room, key=lambda one: one.clients)
-    return ClientRoom(max(1, least.clients), least.limit)
+    return ClientRoom(max(LEAST, least.clients), least.limit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from typing import Final
 
 from msgspec.structs import replace
@@ -231,12 +232,11 @@ class SessionPool(Service):
     def _limit(self, supply: Supply, why: str, remedy: str) -> None:
         """Let so few clients be open that connections suffice."""
         room = self._room()
-        clients = min(supply.clients(self._workers()), room.clients)
+        supplied = ClientRoom(supply.clients(self._workers()), "PostgreSQL has no connections for more")
+        clients, limit = astuple(min(supplied, room, key=lambda one: one.clients))
         most = "1 client per worker is" if clients == 1 else f"{clients:,} clients per worker are"
         text = f"directly: {why}: at most {most} open at once, other devices wait; {remedy}"
-        self._change(
-            ipc.StoreAccess(clients=clients, limit="PostgreSQL has no connections for more", scarce=True), text
-        )
+        self._change(ipc.StoreAccess(clients=clients, limit=limit, scarce=True), text)
 
     def _change(self, access: ipc.StoreAccess, text: str) -> None:
         self.text = text
@@ -259,8 +259,10 @@ class SessionPool(Service):
         if (most := config.transports.whatsapp.max_open_clients) is not None:
             room = ClientRoom(most, "max_open_clients")
         else:
-            recycle = config.worker.recycle
-            room = room_for_clients(self._host(), workers=workers, rss=recycle.rss, fds=recycle.fds)
+            recycle, go_memory = config.worker.recycle, config.worker.go_memory_limit
+            room = room_for_clients(
+                self._host(), workers=workers, rss=recycle.rss, fds=recycle.fds, go_memory=go_memory
+            )
         if self._in_use and self._pooler is not None:
             pooled = ClientRoom(
                 max(1, self._pooler.most_clients // (2 * PER_CLIENT * workers)), "the file descriptors of PgBouncer"

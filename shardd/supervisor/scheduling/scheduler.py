@@ -59,6 +59,8 @@ class Scheduler:
         self._openings: defaultdict[int, Openings] = defaultdict(Openings)
         """By shard."""
         self._ready = ReadyQueue()
+        self.restated: set[str] = set()
+        """Devices whose state an outcome changed: it may be only this worker's, and their rows are to be read again."""
         self.queues: dict[str, DeviceQueue] = {}
         """By device id."""
 
@@ -104,8 +106,8 @@ class Scheduler:
                 self._apply_row(queue, device)
                 if respecified or (state in CAN_SEND and queue.state not in CAN_SEND):
                     queue.end_backoff(now)
-            if is_new or queue.shard not in self._epochs:
-                # Another process sent for it, or another node does: only the database has the counts.
+            if is_new or queue.shard not in self._epochs or (state in CAN_SEND and queue.state not in CAN_SEND):
+                # Another process sent for it, another node, or the region that it came from: only the database has the counts.
                 queue.merge_counts(device, now)
             if device.day == queue.tally.day:
                 # The count grows with the config's warm-up, and a warm-up can be restarted.
@@ -302,6 +304,7 @@ class Scheduler:
             queue.count(lane.campaign, now)
         if verdict is Verdict.UNAVAILABLE and outcome.device_state is not None:
             queue.state = DeviceState(outcome.device_state)
+            self.restated.add(claim.device_id)
             queue.tally.end(now, queue.pace, lane.job_class)
         elif verdict is Verdict.UNAVAILABLE:
             queue.back_off(outcome, now)
@@ -408,7 +411,7 @@ class Scheduler:
             yield Problem(
                 ProblemKind.DEVICE,
                 f"{still.held:,} devices of a shard wait for a client, and their worker has opened none for "
-                f"{still.still_for:.0f} s: all that it may open are in use (transports.whatsapp.max_open_clients), or connecting",
+                f"{still.still_for:.0f} s: all that it may open are in use, or connecting",
             )
         refused = [(queue.device.id, lane, each.error) for queue in queues for lane, each in queue.refused.items()]
         if refused:

@@ -157,6 +157,11 @@ class DeviceSync(TableSync):
             self._running = None
             await self._sync()
 
+    def read_all_soon(self) -> None:
+        """What is read of each device has changed."""
+        self._all_at = 0.0
+        self.wake()
+
     async def sync(self) -> None:
         """Write the reported states, then read the devices that changed. Raises DatabaseError."""
         async with self._reading:  # an older picture must not replace a newer one
@@ -169,6 +174,8 @@ class DeviceSync(TableSync):
             await self._devices.back_off({name: (max(0.0, until - now), why) for name, (until, why) in waits.items()})
             self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
         await self._devices.heal()
+        self._again |= self._scheduler.restated
+        self._scheduler.restated.clear()
         changed = await self._devices.changed(self._running or 0)
         ids = self._ids_to_read(changed)
         devices = await self._devices.all(self._warm_days(), ids)

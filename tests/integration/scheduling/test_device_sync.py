@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from shardd.errors import DatabaseError
 from shardd.queue.database import Database
 from shardd.queue.devices import Devices
 from shardd.queue.records import Device
-from shardd.states import DeviceState
+from shardd.queue.settle import Claim
+from shardd.states import DeviceState, Verdict
 from shardd.supervisor.scheduling import table_sync
 from shardd.supervisor.scheduling.table_sync import DeviceSync
 from shardd.supervisor.services import Steps
@@ -160,6 +162,56 @@ async def test_a_state_that_the_database_did_not_take_is_the_rows_again(sync: Sy
     assert sync.scheduler.queues["a1"].state is DeviceState.BANNED
     assert "a1" in await sync.some()
     assert sync.scheduler.queues["a1"].state is DeviceState.READY
+
+
+async def test_a_state_that_only_an_outcome_reported_is_the_rows_again(sync: Sync) -> None:
+    queue = sync.scheduler.queues["a1"]
+    outcome = ipc.Outcome(1, 1, 1, 7, Verdict.UNAVAILABLE, device_state=DeviceState.CLIENT_OUTDATED)
+    sync.scheduler.ended(Claim(1, 1, 1, 7, "a1", 0, 5, "hold"), outcome, time.monotonic(), back=True)
+    assert queue.state is DeviceState.CLIENT_OUTDATED
+    assert "a1" in await sync.some()
+    assert queue.state is DeviceState.READY
+
+
+async def test_a_device_that_comes_from_another_region_brings_its_counts(
+    sync: Sync, rows: psycopg.Connection[Any]
+) -> None:
+    for shard in (0, 1):
+        sync.scheduler.shard_up(shard, shard + 1, time.monotonic())
+    rows.execute("INSERT INTO shardd.devices (id, transport, state) VALUES ('d1', 'sandbox', 'unpaired')")
+    assert "d1" in await sync.some()
+    rows.execute("INSERT INTO shardd.device_days (device_id, day, sent, last_at) VALUES ('d1', current_date, 7, now())")
+    rows.execute("UPDATE shardd.devices SET state = 'ready' WHERE id = 'd1'")
+    assert "d1" in await sync.some()
+    assert sync.scheduler.queues["d1"].tally.sent == 7
+
+
+async def test_all_are_read_when_what_is_read_of_them_has_changed(sync: Sync) -> None:
+    sync.devices.read_all_soon()
+    assert await sync() is None
+
+
+async def test_some_devices_are_found_by_the_index(
+    sync: Sync, rows: psycopg.Connection[Any], database: Database
+) -> None:
+    rows.execute(
+        "INSERT INTO shardd.devices (id, transport) SELECT 'e' || n, 'sandbox' FROM generate_series(1, 2000) n"
+    )
+    rows.execute("ANALYZE shardd.devices")
+    statement = database.queries["all_devices"].decode().replace("%(warm_days)s", "$1").replace("%(ids)s", "$2")
+    rows.execute("SET plan_cache_mode = force_generic_plan")  # as the daemon's connections have it
+    rows.execute(f"PREPARE picked (integer, text[]) AS {statement}")
+    plan = rows.execute("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE picked (0, ARRAY['e1', 'e2'])").fetchone()
+    assert plan is not None
+    scans = [node for node in _nodes(plan[0][0]["Plan"]) if node.get("Relation Name") == "devices"]
+    assert [scan["Node Type"] for scan in scans if scan["Actual Loops"]] != ["Seq Scan"]
+    assert all("Index" in scan["Node Type"] or "Bitmap" in scan["Node Type"] for scan in scans if scan["Actual Loops"])
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
 
 
 async def test_a_server_that_lost_transactions_is_read_whole(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -407,11 +407,15 @@ class Clients:
         opened = [slot for slot in self._slots.values() if slot.client is not None]
         if (surplus := len(opened) - self._room.most) <= 0:
             return
-        for device_id in self._choose(opened, needed=surplus).close:
-            slot = self._slots[device_id]
-            async with slot.lock:
-                if not slot.in_use:
-                    await self._close_client(slot)
+        close = self._choose(opened, needed=surplus).close
+        for start in range(0, len(close), CLOSED_AT_ONCE):
+            await asyncio.gather(*map(self._close_unless_used, close[start : start + CLOSED_AT_ONCE]))
+
+    async def _close_unless_used(self, device_id: str) -> None:
+        slot = self._slots[device_id]
+        async with slot.lock:
+            if not slot.in_use:
+                await self._close_client(slot)
 
     async def _close_client(self, slot: ClientSlot) -> None:
         """Close a slot's client and wait for its end. The caller holds the lock."""
