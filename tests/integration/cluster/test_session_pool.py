@@ -14,6 +14,7 @@ from shardd.config import parse_config
 from shardd.errors import DatabaseError
 from shardd.pgbouncer import PgBouncerError
 from shardd.supervisor.cluster import session_pool
+from shardd.supervisor.cluster.client_room import Host
 from shardd.supervisor.cluster.session_pool import SessionPool
 from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.services import Steps
@@ -30,7 +31,7 @@ class Pool(SessionPool):
     """With what it published, and checked by hand."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        self.published: list[ipc.StoreAccess] = []
+        self._published: list[ipc.StoreAccess] = []
         self.devices = DEVICES
         text = f"{{state_dir: {folder}, transports: {{whatsapp: {{pooler: {PGBOUNCER or 'auto'}}}}}}}"
         super().__init__(
@@ -39,8 +40,14 @@ class Pool(SessionPool):
             Steps(),
             devices=lambda: self.devices,
             workers=lambda: 1,
-            publish=self.published.append,
+            host=lambda: Host(memory=2**33, fds=1024, threads=None),
+            publish=self._published.append,
         )
+
+    @property
+    def published(self) -> list[ipc.StoreAccess]:
+        """Without the first, which has the room for clients, before anything was decided."""
+        return self._published[1:]
 
     @property
     def pid(self) -> int:
@@ -108,7 +115,7 @@ async def test_a_failure_is_forgotten_when_no_pgbouncer_is_needed_any_more(
     assert pool.text.endswith("other devices wait; it is broken")
     pool.devices = 1
     await pool.check()
-    assert pool.published[-1] == ipc.StoreAccess()
+    assert pool.published[-1] == ipc.StoreAccess(clients=170, limit="the limit of file descriptors (LimitNOFILE)")
     pool.devices = DEVICES
     await pool.check()
     assert pool.text.startswith("through a PgBouncer")

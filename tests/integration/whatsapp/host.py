@@ -53,7 +53,7 @@ class Host:
         if state_dir := settings.pop("state_dir", None):
             given["spool"] = SlowSpool(Path(state_dir), slow_disk)
         if (clients := settings.pop("clients_with_connections", None)) is not None:
-            given["store_access"] = StoreAccess(clients=clients)
+            given["store_access"] = StoreAccess(clients=clients, scarce=True)
         if "opt_out_words" in given:
             given["opt_out_words"] = OptOutWords(given["opt_out_words"])
         section = {**TransportsConfig().as_plain()["whatsapp"], **settings}
