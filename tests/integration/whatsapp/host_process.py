@@ -93,6 +93,8 @@ class HostProcess:
             said = json.loads(line)
             if "request" in said:
                 answer = self._answers.pop(said["request"])
+                if answer.cancelled():
+                    continue  # nobody waits for it any more
                 if "failed" in said:
                     answer.set_exception(AssertionError(said["failed"]))
                 else:
