@@ -177,7 +177,7 @@ async def test_what_is_open_and_how_many_more_may_open_is_reported(
         await host.event("clients_changed", opened=[device["id"]], closed=[])
     await host.ask("close_device", device=first["id"])
     await host.event("clients_changed", opened=[], closed=[first["id"]])
-    whatsapp.control.fault("ignore", "message", accepted=True)
+    whatsapp.control.fault("ignore", "message", accepted=True, times=2)
     sending = [asyncio.create_task(host.send(device, RECIPIENT)) for device in (first, second)]
     await host.event("clients_changed", openings=0)
     for task in sending:
