@@ -181,11 +181,8 @@ class Client:
         heard = self.egress.last_inbound
         return float("inf") if heard is None else asyncio.get_running_loop().time() - heard
 
-    async def open(self, timeout: float, dialled: Callable[[], None] = lambda: None) -> None:
-        """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too.
-
-        `dialled` is called once it is only up to the network, and to WhatsApp.
-        """
+    async def open(self, timeout: float) -> None:
+        """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         async with self._library_lock.write():
@@ -193,7 +190,6 @@ class Client:
             self._running.add_done_callback(self._reports_ended)
             # Once it dials, it has written all that it writes.
             await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
-        dialled()
         await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
         if self.failure is None and (self._running.done() or not self._logged_in.done()):
             self._fail(self._unexplained(timeout))

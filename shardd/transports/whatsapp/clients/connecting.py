@@ -14,10 +14,7 @@ from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
 CONNECT_COST: Final = 1.0
 """Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
 AHEAD: Final = 4
-"""Devices that may be given jobs before those that connect have dialled, so that none is missed while the next ones are claimed.
-
-Until it dials a connect is work of this process and of PostgreSQL, one after the other (see `LibraryLock`): more would only wait.
-"""
+"""Jobs of devices without a client that wait here for their turn, so that none is missed while the next ones are claimed."""
 REPORT_WITHIN: Final = 0.01
 """Seconds for which changes are gathered in one message."""
 REPEAT: Final = 1.0
@@ -34,17 +31,15 @@ class Connecting:
         self._changed = changed
         self._turns = asyncio.Semaphore(most)
         self._slow = 0
-        self._dialled = 0
-        """Connects that have dialled and are not over."""
 
     @property
-    def openings(self) -> int:
-        """How many devices that are not connected may be given jobs, those that connect now among them."""
-        return min(self._most + self._slow, self._dialled) + AHEAD
+    def most(self) -> int:
+        """How many may be connecting now: those that only wait for the network do not count."""
+        return self._most + self._slow
 
     @asynccontextmanager
-    async def turn(self, device_id: str) -> AsyncIterator[Callable[[], None]]:
-        """While a device connects; call the result once it dials. Raises DeviceUnavailableError if others take too long."""
+    async def turn(self, device_id: str) -> AsyncIterator[None]:
+        """While a device connects. Raises DeviceUnavailableError if others take too long."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
@@ -53,24 +48,15 @@ class Connecting:
             text = f"device {device_id} waited {self._timeout:g} seconds for others to connect (max_connecting)"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         expiry = loop.call_later(CONNECT_COST, self._is_slow)
-        has_dialled = False
-
-        def dialled() -> None:
-            nonlocal has_dialled
-            has_dialled = True
-            self._dialled += 1
-            self._changed()
-
         try:
-            yield dialled
+            yield
         finally:
-            self._dialled -= has_dialled
             if loop.time() < expiry.when():
                 expiry.cancel()
                 self._turns.release()
             else:
                 self._slow -= 1
-            self._changed()
+                self._changed()
 
     def _is_slow(self) -> None:
         self._turns.release()

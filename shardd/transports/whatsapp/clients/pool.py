@@ -24,7 +24,7 @@ from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
 from shardd.transports.whatsapp.clients.closing import LOOKS, Budget, Choice, Purpose, choose, is_expected
-from shardd.transports.whatsapp.clients.connecting import ClientReports, Connecting
+from shardd.transports.whatsapp.clients.connecting import AHEAD, ClientReports, Connecting
 from shardd.transports.whatsapp.clients.library import LibraryLock
 from shardd.transports.whatsapp.clients.login_hold import LoginHold
 from shardd.transports.whatsapp.clients.room import Room
@@ -263,13 +263,13 @@ class Clients:
         self._room.taken += 1
         self._room.opening += 1
         try:
-            async with self._connecting.turn(device.id) as dialled:
+            async with self._connecting.turn(device.id):
                 if not probe:  # it may have waited for long
                     self._login_hold.check(loop.time())
                 client = self._make(device, session)
                 self.connects += 1
                 try:
-                    await client.open(self._settings.connect_timeout, dialled)
+                    await client.open(self._settings.connect_timeout)
                 except BaseException:
                     await client.close()
                     raise
@@ -354,7 +354,7 @@ class Clients:
 
     def _openings(self) -> int:
         """How many devices without a client may be given jobs at the same time."""
-        most = self._connecting.openings
+        most = self._connecting.most + AHEAD
         places = self._room.opening + self._room.most - self._room.taken
         if places < most:
             places += sum(1 for slot in self._slots.values() if (one := slot.facts()) is not None and not one.busy)
