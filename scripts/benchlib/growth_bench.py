@@ -11,7 +11,6 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,13 +23,13 @@ from rich.table import Table
 
 from benchlib.cluster import Cluster, temporary_cluster
 from benchlib.daemon import Daemon, running_daemon
-from benchlib.processes import Usage, cost_of
+from benchlib.processes import Usage
 from benchlib.results import machine
+from benchlib.whatsapp_results import MIB
 from shardd.queue.migrate import migrate
 
 SHARDS: Final = 2
 MESSAGES: Final = 20
-MIB: Final = 2**20
 SETTLE: Final = 10.0
 """Seconds after the start before it counts as idle."""
 ADD_DEVICES: Final = (
@@ -125,23 +124,16 @@ async def _measure(cluster: Cluster, dsn: str, devices: int, seconds: float) -> 
             await daemon.until(lambda status: status["ready"])
             start = time.monotonic() - begin
             await asyncio.sleep(SETTLE)
-            supervisor, workers, backends = (
-                [daemon.process.pid],
-                await daemon.workers(),
-                list(_backends(connection)),
-            )
-            used = [Usage(), Usage(), Usage()]
-            for usage, pids in zip(used, (supervisor, workers, backends), strict=True):
+            processes = ([daemon.process.pid], await daemon.workers(), list(_backends(connection)))
+            used = [(Usage(), pids) for pids in processes]
+            for usage, pids in used:
                 usage.look(pids)
             await asyncio.sleep(seconds)
-            for usage, pids in zip(used, (supervisor, workers, backends), strict=True):
+            for usage, pids in used:
                 usage.look(pids)
-            hour = [usage.cpu / seconds * 3600 for usage in used]
-            memory, together = cost_of(daemon.process.pid).rss, 0
-            for pid in workers:
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    together += cost_of(pid).rss
-            return Idle(devices, start, *hour, memory, together, await _pick_up(daemon, connection, devices))
+            hour = [usage.cpu / seconds * 3600 for usage, _ in used]
+            memory = [usage.peak for usage, _ in used[:2]]
+            return Idle(devices, start, *hour, *memory, await _pick_up(daemon, connection, devices))
 
 
 def _backends(connection: psycopg.Connection[Any]) -> Iterator[int]:

@@ -17,6 +17,7 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from shardd.file_limit import most_files
 from shardd.logs import get_logger
 from shardd.pgbouncer.errors import PgBouncerError
 from shardd.pgbouncer.folder import Folder, prepare_folder
@@ -83,7 +84,9 @@ class PgBouncer:
             raise PgBouncerError(f"{self.program.path} cannot be started: {error.strerror}") from error
         # Where that is forbidden, as by the unit, the limit is high from the start.
         with contextlib.suppress(OSError):
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (_most_fds(), _hard_limit()))
+            resource.prlimit(
+                process.pid, resource.RLIMIT_NOFILE, (_most_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            )
         assert process.stderr is not None
         await output.read(process.stderr)
         await _wait_until(lambda: self.pid is None or _listener(self._folder) is not None, START_TIMEOUT)
@@ -176,13 +179,8 @@ def _listener(folder: Folder) -> int | None:
     return int(pid)
 
 
-def _hard_limit() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-
-
 def _most_fds() -> int:
-    hard = _hard_limit()
-    return _MOST_FDS if hard == resource.RLIM_INFINITY else min(hard, _MOST_FDS)
+    return min(most_files(), _MOST_FDS)
 
 
 async def _wait_until(done: Callable[[], bool], seconds: float) -> bool:

@@ -22,6 +22,7 @@ from shardd.config.transports.device_settings import account_of
 from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.embedded import EmbeddedPostgres
 from shardd.errors import JournalError, SharddError
+from shardd.file_limit import most_files
 from shardd.hashing import shard_of
 from shardd.queue.beats import BeatMemory
 from shardd.queue.campaigns import Campaigns
@@ -348,7 +349,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         steps,
         devices=lambda: devices_with_sessions(scheduler),
         workers=lambda: len(keeper.epochs),
-        host=lambda: Host(host.memory(), host.file_descriptors(), host.threads()),
+        host=lambda: Host(host.memory(), most_files(), host.threads()),
         publish=workers.change_store_access,
     )
 

@@ -17,16 +17,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Final
 
 import uvloop
 
+from shardd.file_limit import most_files
 from shardd.logs import configure_logs, log_uncaught
 from shardd.worker.role import Role
 from shardd.worker.worker import ORPHAN_GRACE, Worker
-
-MOST_FDS: Final = 2**20
-"""Where there is no limit; the kernel allows no more, unless it is told to."""
 
 
 def main() -> int:
@@ -57,10 +54,9 @@ def _watch_lifeline(fd: int) -> None:
 
 def _raise_file_limit() -> None:
     """As far as it may be: a login shell's is 1024, which a few hundred clients use up. Nothing here calls select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FDS if hard == resource.RLIM_INFINITY else hard
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a service may forbid it: its limit is what it is
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most_files()), hard))
 
 
 def _arguments() -> argparse.Namespace:

@@ -79,8 +79,7 @@ class WhatsappConfig(Section, reload="shard"):
         None,
         "Open clients per worker. null: as many as half of the memory of the host, half of worker.recycle.rss, most of "
         "worker.go_memory_limit, the file descriptors and the threads of the service have room for; each takes about "
-        "0.35 MiB, 3 file descriptors and a "
-        "thread. When there is no room, those whose devices send again last are closed first.",
+        "0.35 MiB, 3 file descriptors and a thread. When there is no room, those whose devices send again last are closed first.",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
         "8",

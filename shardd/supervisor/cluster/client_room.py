@@ -6,7 +6,7 @@ every connect, for which workers are replaced (`worker.recycle`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 MIB: Final = 2**20
@@ -42,12 +42,12 @@ class Host:
     """Of all processes together; None: not limited."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ClientRoom:
-    """Clients that each worker may have open."""
+    """Clients that each worker may have open; the smaller room is the one that counts."""
 
     clients: int
-    limit: str
+    limit: str = field(compare=False)
     """What allows no more, in words."""
 
 
@@ -59,15 +59,17 @@ def room_for_clients(host: Host, *, workers: int, rss: int, fds: int, go_memory:
     """
     workers = max(1, workers)
     free = int(host.memory * HOST_SHARE) // workers - WORKER_MEMORY
-    room = [ClientRoom(free // CLIENT_MEMORY, "the memory of this host")]
-    room.append(ClientRoom(int(go_memory * GO_SHARE) // CLIENT_MEMORY, "worker.go_memory_limit"))
+    room = [
+        ClientRoom(free // CLIENT_MEMORY, "the memory of this host"),
+        ClientRoom(int(go_memory * GO_SHARE) // CLIENT_MEMORY, "worker.go_memory_limit"),
+        ClientRoom(int(host.fds * GROWTH_SHARE) // CLIENT_FDS, "the limit of file descriptors (LimitNOFILE)"),
+    ]
     if rss:
         room.append(ClientRoom(int(rss * GROWTH_SHARE) // CLIENT_MEMORY, "worker.recycle.rss"))
-    room.append(ClientRoom(int(host.fds * GROWTH_SHARE) // CLIENT_FDS, "the limit of file descriptors (LimitNOFILE)"))
     if fds:
         room.append(ClientRoom(int(fds * GROWTH_SHARE) // CLIENT_FDS, "worker.recycle.fds"))
     if host.threads is not None:
         threads = int(host.threads * THREADS_SHARE) // workers - WORKER_THREADS
         room.append(ClientRoom(threads // CLIENT_THREADS, "the limit of threads (TasksMax)"))
-    least = min(room, key=lambda one: one.clients)
+    least = min(room)
     return ClientRoom(max(LEAST, least.clients), least.limit)

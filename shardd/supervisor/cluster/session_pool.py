@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
 from typing import Final
 
 from msgspec.structs import replace
@@ -233,10 +232,10 @@ class SessionPool(Service):
         """Let so few clients be open that connections suffice."""
         room = self._room()
         supplied = ClientRoom(supply.clients(self._workers()), "PostgreSQL has no connections for more")
-        clients, limit = astuple(min(supplied, room, key=lambda one: one.clients))
-        most = "1 client per worker is" if clients == 1 else f"{clients:,} clients per worker are"
+        least = min(supplied, room)
+        most = "1 client per worker is" if least.clients == 1 else f"{least.clients:,} clients per worker are"
         text = f"directly: {why}: at most {most} open at once, other devices wait; {remedy}"
-        self._change(ipc.StoreAccess(clients=clients, limit=limit, scarce=True), text)
+        self._change(ipc.StoreAccess(clients=least.clients, limit=least.limit, scarce=True), text)
 
     def _change(self, access: ipc.StoreAccess, text: str) -> None:
         self.text = text
@@ -267,7 +266,7 @@ class SessionPool(Service):
             pooled = ClientRoom(
                 max(1, self._pooler.most_clients // (2 * PER_CLIENT * workers)), "the file descriptors of PgBouncer"
             )
-            room = min(pooled, room, key=lambda one: one.clients)
+            room = min(pooled, room)
         return room
 
     def _set(self, access: ipc.StoreAccess) -> None:

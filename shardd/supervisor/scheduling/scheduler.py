@@ -59,8 +59,7 @@ class Scheduler:
         self._openings: defaultdict[int, Openings] = defaultdict(Openings)
         """By shard."""
         self._ready = ReadyQueue()
-        self.restated: set[str] = set()
-        """Devices whose state an outcome changed: it may be only this worker's, and their rows are to be read again."""
+        self._restated: set[str] = set()
         self.queues: dict[str, DeviceQueue] = {}
         """By device id."""
 
@@ -150,6 +149,11 @@ class Scheduler:
                 return False
             queue.state = change.state
         return True
+
+    def take_restated(self) -> set[str]:
+        """Devices whose state an outcome changed since the last call: it may be only their worker's, so their rows are read."""
+        restated, self._restated = self._restated, set()
+        return restated
 
     def back_off(self, device_id: str, until: float, error: str, *, whole_account: bool) -> list[str]:
         """A platform reported why a device cannot send until a moment; returns the ids of the devices that wait."""
@@ -304,7 +308,7 @@ class Scheduler:
             queue.count(lane.campaign, now)
         if verdict is Verdict.UNAVAILABLE and outcome.device_state is not None:
             queue.state = DeviceState(outcome.device_state)
-            self.restated.add(claim.device_id)
+            self._restated.add(claim.device_id)
             queue.tally.end(now, queue.pace, lane.job_class)
         elif verdict is Verdict.UNAVAILABLE:
             queue.back_off(outcome, now)

@@ -87,10 +87,10 @@ class DeviceSync(TableSync):
         self._waits: dict[str, tuple[float, str]] = {}
         """By device: until when it waits (POSIX seconds) and why; not written yet."""
         self._reading = asyncio.Lock()
-        self._running: int | None = None
-        """The oldest transaction that had not ended at the last reading; None: all devices are to be read."""
+        self._running = 0
+        """The oldest transaction that had not ended at the last reading."""
         self._all_at = 0.0
-        """When they are."""
+        """When all devices are to be read."""
         self._again: set[str] = set()
         """Devices whose row is read, though it has not changed: what is known here may differ from it."""
 
@@ -154,11 +154,11 @@ class DeviceSync(TableSync):
     async def read_all(self) -> None:
         """Write the reported states, then read every device, with what other nodes sent for it. Raises DatabaseError."""
         async with self._reading:
-            self._running = None
+            self._all_at = 0.0
             await self._sync()
 
     def read_all_soon(self) -> None:
-        """What is read of each device has changed."""
+        """Not only the devices that changed."""
         self._all_at = 0.0
         self.wake()
 
@@ -174,18 +174,19 @@ class DeviceSync(TableSync):
             await self._devices.back_off({name: (max(0.0, until - now), why) for name, (until, why) in waits.items()})
             self._waits = {name: wait for name, wait in self._waits.items() if waits.get(name) is not wait}
         await self._devices.heal()
-        self._again |= self._scheduler.restated
-        self._scheduler.restated.clear()
-        changed = await self._devices.changed(self._running or 0)
+        self._again |= self._scheduler.take_restated()
+        changed = await self._devices.changed(self._running)
         ids = self._ids_to_read(changed)
         devices = await self._devices.all(self._warm_days(), ids)
         # After the devices: one that is removed between the two is in both, and not in none.
         if self._reporting:
             self.removed = await self._devices.removed(self._reporting)
-        gone = (self._scheduler.queues.keys() if ids is None else set(ids)) - {device.id for device in devices}
-        changes = self._scheduler.change_devices(
-            devices, gone, time.monotonic(), wall=time.time(), unwritten=self._withheld | self._unwritten
-        )
+        now, wall, unwritten = time.monotonic(), time.time(), self._withheld | self._unwritten
+        if ids is None:
+            changes = self._scheduler.set_devices(devices, now, wall=wall, unwritten=unwritten)
+        else:
+            gone = set(ids) - {device.id for device in devices}
+            changes = self._scheduler.change_devices(devices, gone, now, wall=wall, unwritten=unwritten)
         self._has_read(changed, ids)
         for shard, change in changes.items():
             self._send(shard, change)
@@ -200,16 +201,14 @@ class DeviceSync(TableSync):
         self._running = changed.running
         if ids is not None and len(self._scheduler.queues) != changed.devices:
             # A row that was deleted is not there to be found.
-            self._running = None
-            self.wake()
+            self.read_all_soon()
 
     def _ids_to_read(self, changed: ChangedDevices) -> list[str] | None:
         """None: of all devices."""
         ids = self._again.union(changed.ids)
         is_all = (
-            self._running is None
+            time.monotonic() >= self._all_at
             or changed.running < self._running  # a server that lost transactions counts them again
-            or time.monotonic() >= self._all_at
             or len(ids) > MANY
         )
         return None if is_all else sorted(ids)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from shardd.config import RecycleConfig
+from shardd.file_limit import most_files
 from shardd.ipc import StoreAccess
 from shardd.states import ShardState
 from shardd.supervisor.problems import Problem, ProblemKind
-from shardd.supervisor.workers.host import file_descriptors
 from shardd.supervisor.workers.process import WorkerProcess
 from shardd.supervisor.workers.shard import Shard
 
@@ -36,7 +36,7 @@ def spent(process: WorkerProcess, budget: RecycleConfig) -> Spent | None:
     beat = process.beat
     if beat is None:
         return None
-    fds = budget.fds or int(FDS_SHARE * file_descriptors())
+    fds = budget.fds or int(FDS_SHARE * most_files())
     grown = beat.rss - process.rss_at_start >= budget.rss * GROWTH_SHARE
     over = [
         f"{name} {value} of {most}"

@@ -1,4 +1,4 @@
-"""What this host gives to shardd, or the service or container that it runs in: memory, file descriptors, threads."""
+"""What this host gives to shardd, or the service or container that it runs in: memory and threads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
-MOST_FDS: Final = 2**20
-"""Where there is no limit."""
 
 
 def memory() -> int:
     """Bytes that shardd's processes may take, together with what else runs there."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(whole, *_limits("memory.max"), *_limits("memory.high"), whole)
+    return min([whole, *_limits("memory.max"), *_limits("memory.high")])
 
 
 def threads() -> int | None:
@@ -27,12 +25,6 @@ def threads() -> int | None:
     if os.getuid() and soft != resource.RLIM_INFINITY:  # it does not hold for root
         limits.append(soft)
     return min(limits, default=None)
-
-
-def file_descriptors() -> int:
-    """That a process may have, once it raised its own limit as far as it may."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_FDS if hard == resource.RLIM_INFINITY else min(hard, MOST_FDS)
 
 
 def _limits(name: str) -> Iterator[int]:

@@ -10,7 +10,7 @@ clients are open.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -407,9 +407,7 @@ class Clients:
         opened = [slot for slot in self._slots.values() if slot.client is not None]
         if (surplus := len(opened) - self._room.most) <= 0:
             return
-        close = self._choose(opened, needed=surplus).close
-        for start in range(0, len(close), CLOSED_AT_ONCE):
-            await asyncio.gather(*map(self._close_unless_used, close[start : start + CLOSED_AT_ONCE]))
+        await _close_each(self._choose(opened, needed=surplus).close, self._close_unless_used)
 
     async def _close_unless_used(self, device_id: str) -> None:
         slot = self._slots[device_id]
@@ -449,8 +447,7 @@ class Clients:
             self._visit_over.clear()
             choice = self._choose(self._slots.values())
             due = () if self._login_hold.held else choice.close
-            for start in range(0, len(due), CLOSED_AT_ONCE):
-                await asyncio.gather(*map(self._close_if_due, due[start : start + CLOSED_AT_ONCE]))
+            await _close_each(due, self._close_if_due)
             # Without a client that could be closed, some are opening.
             pause = self._settings.idle_close if choice.look_again is None else choice.look_again - loop.time()
             await wait_for_event(self._visit_over, max(pause, self._settings.idle_close / LOOKS))
@@ -461,6 +458,12 @@ class Clients:
         if self._choose([slot]).close:
             async with slot.lock:
                 await self._close_client(slot)
+
+
+async def _close_each(device_ids: Sequence[str], close: Callable[[str], Awaitable[None]]) -> None:
+    """A few at a time."""
+    for start in range(0, len(device_ids), CLOSED_AT_ONCE):
+        await asyncio.gather(*map(close, device_ids[start : start + CLOSED_AT_ONCE]))
 
 
 def _not_stored(session: str, device_id: str) -> Failure:
