@@ -233,15 +233,18 @@ class Producer:
         return Counter(dict(self.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state")))
 
     async def until_finished(self, daemon: Daemon, count: int, patience: float = PATIENCE) -> Counter[str]:
-        """Wait until this many jobs are sent, failed, cancelled or in doubt."""
-        deadline = time.monotonic() + patience
+        """Wait until this many jobs are sent, failed, cancelled or in doubt; for `patience` seconds after the last of them."""
+        deadline, most = time.monotonic() + patience, 0
         while True:
             try:
                 states = self.states()
             except psycopg.OperationalError:
                 states = Counter()
-            if sum(states[s] for s in ("sent", "failed", "cancelled", "in_doubt")) >= count:
+            finished = sum(states[s] for s in ("sent", "failed", "cancelled", "in_doubt"))
+            if finished >= count:
                 return states
+            if finished > most:
+                deadline, most = time.monotonic() + patience, finished
             assert time.monotonic() < deadline, f"not finished: {states}\n{daemon.log_tail(40)}"
             await daemon.wait_change()
 
