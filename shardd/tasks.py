@@ -54,7 +54,12 @@ async def run_together(*work: Coroutine[Any, Any, None]) -> None:
 
 async def end_in_thread(call: Callable[[], T]) -> T:
     """Call in a thread, and wait for its end however often this is cancelled: it uses what is closed afterwards."""
-    working = asyncio.create_task(asyncio.to_thread(call))
+    return await uncancelled(asyncio.to_thread(call))
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for the end of `work` however often this is cancelled; then the cancellation counts. Only for what ends soon."""
+    working = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not working.done():
         try:

@@ -18,7 +18,7 @@ from shardd.transports.whatsapp.sessions.dsn import library_dsn
 from tests.whatsapp_server.launch import ServerProcess
 
 AT_ONCE: Final = 8
-"""Connects in progress in one process: the default of `transports.whatsapp.max_connecting`."""
+"""Connects in progress in one process."""
 DEADLINE: Final = 300.0
 LONGEST_ANSWER: Final = 1 << 26
 

@@ -91,7 +91,7 @@ async def plain_round(cluster: Cluster, server: ServerProcess, load: Load) -> Fi
 async def _shardd_round(cluster: Cluster, server: ServerProcess, load: Load, *, pgbouncer: bool) -> Figures:
     clients = load.devices + WARMERS
     async with stocked(cluster, "worker", clients) as stock, watched(cluster.dsn("postgres", "postgres")) as peak:
-        limits: dict[str, Any] = {"max_open_clients": clients, "max_connecting": AT_ONCE, "idle_close": "1h"}
+        limits: dict[str, Any] = {"max_open_clients": clients, "idle_close": "1h"}
         async with fleet(cluster, server, stock, shards=1, pgbouncer=pgbouncer, **limits) as running:
             (pid,) = await running.daemon.workers()
             figures = await _measure(_Worker(running, pid), load, lambda: peak.connections)

@@ -53,7 +53,6 @@ def broken_rules(config: Config) -> list[Broken]:
         *_lease(config),
         *_heartbeat(config),
         *_sandbox(config),
-        *_whatsapp(config),
         *_platform_webhooks(config),
         *_opt_outs(config),
         *_inbox(config),
@@ -145,14 +144,6 @@ def _sandbox(config: Config) -> Iterator[Broken]:
         )
         order = (blamed, *(name for name in names if name != blamed))
         yield Broken(tuple(_path(f"transports.sandbox.{name}") for name in order), f"{rates[blamed]:g}", text)
-
-
-def _whatsapp(config: Config) -> Iterator[Broken]:
-    whatsapp = config.transports.whatsapp
-    if whatsapp.max_open_clients is not None and whatsapp.max_connecting > whatsapp.max_open_clients:
-        text = f"is more than max_open_clients ({whatsapp.max_open_clients}); write {whatsapp.max_open_clients} or less"
-        fields = (_path("transports.whatsapp.max_connecting"), _path("transports.whatsapp.max_open_clients"))
-        yield Broken(fields, str(whatsapp.max_connecting), text)
 
 
 def _platform_webhooks(config: Config) -> Iterator[Broken]:

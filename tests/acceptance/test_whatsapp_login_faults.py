@@ -17,7 +17,7 @@ from tests.whatsapp_server.seed import seed_postgres
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 CASES = Cases()
-BANNED_FOR = 10.0
+BANNED_FOR = 15
 
 
 # ---- the login

@@ -82,8 +82,9 @@ class WhatsappConfig(Section, reload="shard"):
         "0.35 MiB, 3 file descriptors and a thread. When there is no room, those whose devices send again last are closed first.",
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
-        "8",
-        "Concurrent logins per worker, so that a restart is not a storm. More if waking many idle devices takes too long.",
+        "32",
+        "Concurrent logins per worker, at most. How many they are follows from how fast the worker is with each, and is halved "
+        "while most logins fail; so a restart is no storm.",
     )
     restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
         "6h",

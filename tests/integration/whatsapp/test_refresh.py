@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shardd.transports.whatsapp.clients.connecting import AHEAD
+from shardd.transports.whatsapp.clients.window import LAST, USUAL
 from tests.integration.whatsapp.conftest import MakeDevice, StartHost
 from tests.integration.whatsapp.host_process import HostProcess
 from tests.whatsapp_server.launch import ServerProcess
@@ -182,3 +184,21 @@ async def test_what_is_open_and_how_many_more_may_open_is_reported(
     await host.event("clients_changed", openings=0)
     for task in sending:
         task.cancel()
+
+
+async def test_more_may_connect_at_once_as_the_worker_keeps_up_and_fewer_while_whatsapp_does_not_answer(
+    start_host: StartHost, make_device: MakeDevice, whatsapp: ServerProcess, fresh_number: str
+) -> None:
+    host = await start_host()
+    # Logins that take long, as over a long way, so that many are connecting at once.
+    whatsapp.control.fault("delay", "login", seconds=0.5, times=None)
+    devices = [make_device(str(int(fresh_number) + 800_000 + n)) for n in range(16)]
+    told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in devices))
+    assert all("message_id" in answer for answer in told), told
+    assert max(seen["openings"] for seen in host.events if seen["event"] == "clients_changed") >= USUAL + AHEAD
+    whatsapp.control.clear_faults()
+    whatsapp.control.fault("drop", "login", times=None)
+    others = [make_device(str(int(fresh_number) + 900_000 + n)) for n in range(4 * LAST)]
+    told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in others))
+    assert {(answer["step"], answer["error"]) for answer in told} == {("prepare", "DeviceUnavailableError")}
+    await host.event("clients_changed", openings=1 + AHEAD)

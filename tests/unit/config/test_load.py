@@ -221,10 +221,6 @@ def test_the_fix_of_a_lease_is_enough(ttl: int, renew: int, margin: int, connect
             "transports: {sandbox: {hang_rate: 0.5, transient_rate: 0.6}}",
             "transient_rate: 0.6 is too large: transient_rate (0.6) + hang_rate (0.5) is 1.1; write shares that add up to 1.0",
         ),
-        (
-            "transports: {whatsapp: {max_open_clients: 4}}",
-            "max_connecting: 8 is more than max_open_clients (4); write 4 or less",
-        ),
         (f"control: {{socket: /{'s' * 100}}}", "is 101 bytes long; write a path of at most 100"),
         (
             f"state_dir: /{'s' * 88}",

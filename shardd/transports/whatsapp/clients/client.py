@@ -22,6 +22,7 @@ from shardd.errors import ErrorClass
 from shardd.logs import get_logger
 from shardd.persons import GROUP_SERVER
 from shardd.proxies import Proxy
+from shardd.tasks import uncancelled
 from shardd.transports.egress.gate import Gate, resolve
 from shardd.transports.whatsapp.clients.draining import Callbacks
 from shardd.transports.whatsapp.clients.library import (
@@ -62,6 +63,8 @@ _FAILURES: Final[tuple[tuple[Any, Callable[[Any], Failure]], ...]] = (
     (library_events.ConnectFailureEv, failures.refused),
     (library_events.StreamErrorEv, failures.stream_error),
 )
+
+UNANSWERED: Final = (ErrorClass.CONNECTION, ErrorClass.TIMEOUT, ErrorClass.SERVER)
 
 LOST: Final = Failure("the connection to WhatsApp was lost", error_class=ErrorClass.CONNECTION)
 UNREADABLE: Final = Failure("nobody could have read its message", error_class=ErrorClass.RECIPIENT)
@@ -176,27 +179,43 @@ class Client:
         """The messages that it can still encrypt again."""
         return self._receipts.recent
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its own proxy could not be reached."""
+        reached = self.egress.proxy is None or self.egress.last_inbound is not None
+        return self.failure is not None and self.failure.error_class in UNANSWERED and reached
+
     def silent_for(self) -> float:
         """Seconds since the server was last heard."""
         heard = self.egress.last_inbound
         return float("inf") if heard is None else asyncio.get_running_loop().time() - heard
 
-    async def open(self, timeout: float) -> None:
-        """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too."""
+    async def open(self, timeout: float, dialled: Callable[[], None] = lambda: None) -> None:
+        """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too.
+
+        `dialled`: called when its connection begins; up to then only one client opens at a time.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         async with self._library_lock.write():
-            self._running = await connect(self.handle, self.egress.url, self._logged, verbose=self._restricted)
-            self._running.add_done_callback(self._reports_ended)
-            # Once it dials, it has written all that it writes.
-            await _first(self._running, self.egress.dialled, timeout=WRITE_TIMEOUT)
-        await _first(self._running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
-        if self.failure is None and (self._running.done() or not self._logged_in.done()):
+            # The library goes on without who is cancelled, so the lock is kept until it has written.
+            running = await uncancelled(self._dial())
+        if self.egress.dialled.done():
+            dialled()
+        await _first(running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
+        if self.failure is None and (running.done() or not self._logged_in.done()):
             self._fail(self._unexplained(timeout))
         if self.failure is not None:
             raise ClientFailedError(self.failure)
         self._open = True
         self.egress.seal()
+
+    async def _dial(self) -> asyncio.Task[None]:
+        self._running = running = await connect(self.handle, self.egress.url, self._logged, verbose=self._restricted)
+        running.add_done_callback(self._reports_ended)
+        # Once it dials, it has written all that it writes.
+        await _first(running, self.egress.dialled, timeout=WRITE_TIMEOUT)
+        return running
 
     async def caught_up(self) -> None:
         """Wait, for a bounded time, until the listener has the messages that arrived before the login."""
@@ -451,7 +470,7 @@ class Client:
     async def _stop(self) -> asyncio.Future[None]:
         async with self._library_lock.write():
             stopping: asyncio.Future[None] = asyncio.ensure_future(self.handle.stop())
-            await asyncio.wait([stopping], timeout=WRITE_TIMEOUT)
+            await uncancelled(asyncio.wait([stopping], timeout=WRITE_TIMEOUT))
             return stopping
 
 

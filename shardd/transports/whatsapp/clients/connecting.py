@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from shardd.errors import DeviceUnavailableError
 from shardd.transports.base import Events
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
+from shardd.transports.whatsapp.clients.window import ConnectWindow
 
 CONNECT_COST: Final = 1.0
-"""Seconds of a connect that count for `max_connecting`: after that it only waits for the network."""
+"""Seconds of a connect that count against the window: after that it only waits for the network."""
 AHEAD: Final = 4
 """Jobs of devices without a client that wait here for their turn, so that none is missed while the next ones are claimed."""
 REPORT_WITHIN: Final = 0.01
@@ -21,47 +23,98 @@ REPEAT: Final = 1.0
 """Seconds between reports that none may be opened: until one is, jobs are waiting."""
 
 
+class Turn:
+    """Of one device to connect."""
+
+    def __init__(self, began: float) -> None:
+        """`began`: on the event loop's clock, as all times here."""
+        self.began = began
+        self.counts = True
+        """Against the window: not any more once it only waits for the network."""
+
+
 class Connecting:
     """Limits concurrent connects, so that a restart is not a storm; those that hang block no others."""
 
-    def __init__(self, most: int, timeout: float, changed: Callable[[], None]) -> None:
+    def __init__(self, window: ConnectWindow, timeout: float, changed: Callable[[], None]) -> None:
         """`timeout`: seconds that one may wait for its turn; `changed`: called when more or fewer may begin."""
-        self._most = most
+        self._window = window
         self._timeout = timeout
         self._changed = changed
-        self._turns = asyncio.Semaphore(most)
+        self._counted = 0
         self._slow = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def most(self) -> int:
         """How many may be connecting now: those that only wait for the network do not count."""
-        return self._most + self._slow
+        return self._window.size + self._slow
 
     @asynccontextmanager
-    async def turn(self, device_id: str) -> AsyncIterator[None]:
+    async def turn(self, device_id: str) -> AsyncIterator[Turn]:
         """While a device connects. Raises DeviceUnavailableError if others take too long."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                await self._turns.acquire()
+                await self._enter()
         except TimeoutError:
-            text = f"device {device_id} waited {self._timeout:g} seconds for others to connect (max_connecting)"
+            text = f"device {device_id} waited {self._timeout:g} seconds for others to connect"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
-        expiry = loop.call_later(CONNECT_COST, self._is_slow)
+        turn = Turn(loop.time())
+        expiry = loop.call_later(CONNECT_COST, self._is_slow, turn)
         try:
-            yield
+            yield turn
         finally:
-            if loop.time() < expiry.when():
+            if turn.counts:
                 expiry.cancel()
-                self._turns.release()
+                self._leave()
             else:
                 self._slow -= 1
                 self._changed()
 
-    def _is_slow(self) -> None:
-        self._turns.release()
-        self._slow += 1
+    def dialled(self, turn: Turn) -> None:
+        """The device with this turn dials now: the worker's own work for it is done."""
+        now = asyncio.get_running_loop().time()
+        self._window.dialled(now - turn.began, now, full=self._counted >= self._window.size)
+        self._let_in()
+
+    def ended(self, *, failed: bool) -> None:
+        """A login is over; see `ConnectWindow.ended`."""
+        self._window.ended(failed=failed)
         self._changed()
+
+    async def _enter(self) -> None:
+        if self._counted < self._window.size:
+            self._counted += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn  # who lets it in counts it
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):  # it may have been passed over
+                    self._waiting.remove(turn)
+            else:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self._counted -= 1
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._counted < self._window.size:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._counted += 1
+                turn.set_result(None)
+        self._changed()
+
+    def _is_slow(self, turn: Turn) -> None:
+        turn.counts = False
+        self._slow += 1
+        self._leave()
 
 
 class ClientReports:

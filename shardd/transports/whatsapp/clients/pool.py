@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shardd.errors import DatabaseError, DeviceUnavailableError, ErrorClass
@@ -30,6 +31,7 @@ from shardd.transports.whatsapp.clients.login_hold import LoginHold
 from shardd.transports.whatsapp.clients.room import Room
 from shardd.transports.whatsapp.clients.slot import HOLD, ClientSlot
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY, Visits
+from shardd.transports.whatsapp.clients.window import ConnectWindow
 from shardd.transports.whatsapp.messages.arrivals import Arrivals
 from shardd.transports.whatsapp.messages.failures import Failure, RestrictionReport
 from shardd.transports.whatsapp.messages.recipients import Restrictions
@@ -74,7 +76,8 @@ class Clients:
         self._visit_over = asyncio.Event()
         self._visits = Visits(settings, events, self._visit_over.set)
         self._choosing = asyncio.Lock()
-        self._connecting = Connecting(settings.max_connecting, settings.connect_timeout, self._reports.changed)
+        window = ConnectWindow(settings.max_connecting)
+        self._connecting = Connecting(window, settings.connect_timeout, self._reports.changed)
         self._sweeping: asyncio.Task[None] | None = None
         self._retiring = TaskSet()
         self._closed = False
@@ -263,16 +266,19 @@ class Clients:
         self._room.taken += 1
         self._room.opening += 1
         try:
-            async with self._connecting.turn(device.id):
+            async with self._connecting.turn(device.id) as turn:
                 if not probe:  # it may have waited for long
                     self._login_hold.check(loop.time())
                 client = self._make(device, session)
                 self.connects += 1
                 try:
-                    await client.open(self._settings.connect_timeout)
-                except BaseException:
+                    await client.open(self._settings.connect_timeout, partial(self._connecting.dialled, turn))
+                except BaseException as error:
                     await client.close()
+                    if isinstance(error, ClientFailedError):
+                        self._connecting.ended(failed=client.is_unanswered)
                     raise
+                self._connecting.ended(failed=False)
         except BaseException as error:
             self._room.release(at_once=self._closed)
             if isinstance(error, ClientFailedError):

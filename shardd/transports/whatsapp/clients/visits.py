@@ -1,6 +1,6 @@
 """Visits, and what follows every login: hear what waited for the device, show its presence if that is due, and report.
 
-A visit opens a device's client for a moment. It gives way to sends: it uses half of the logins at most, takes no room that a
+A visit opens a device's client for a moment. It gives way to sends: it uses few of the logins at a time, takes no room that a
 send waits for or whose client is still of use (unless it would become late), and does not keep a client open.
 """
 
@@ -28,6 +28,8 @@ BUSY_RETRY: Final = 1.0
 """Retry after, in seconds, for a device that this worker had no room for: it has no error, so the wait does not grow."""
 PRESENCE_SHARE: Final = 0.7
 """Of `visit_every`: a login shows the presence if the last one is longer ago. The supervisor requests a visit later than that."""
+AT_ONCE: Final = 4
+"""Visits at the same time, at most."""
 GAVE_WAY: Final = "the visit gave way to a message, because all clients of this worker are in use"
 CUT_SHORT: Final = "no presence was shown, because the client was closed before it had heard all that waited"
 
@@ -37,7 +39,7 @@ class Visits:
 
     def __init__(self, settings: WhatsappConfig, events: Events, over: Callable[[], None]) -> None:
         """`over`: called when a client that only a visit uses may be closed."""
-        self.turn = asyncio.Semaphore(max(1, settings.max_connecting // 2))
+        self.turn = asyncio.Semaphore(max(1, min(AT_ONCE, settings.max_connecting // 2)))
         """A visit holds one; it waits for that without its device's lock, so that its device's sends do not wait, too."""
         self._settings = settings
         self._events = events
