@@ -84,6 +84,18 @@ async def test_a_client_whose_server_vanished_is_closed_and_does_not_come_back_b
     assert (await host.ask("counts"))["connects"] == 2
 
 
+async def test_a_message_that_comes_right_after_its_connection_was_lost_is_sent(
+    host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
+) -> None:
+    assert "message_id" in await host.send(device, RECIPIENT)
+    whatsapp.control.cut(device["session"].partition("@")[0])
+    async with asyncio.timeout(20):
+        while connections_to(whatsapp.proxy_port):  # noqa: ASYNC110 - another process's connections
+            await asyncio.sleep(0.005)
+    told = await host.send(device, RECIPIENT)
+    assert "message_id" in told, told
+
+
 async def test_the_least_recently_used_client_makes_room(
     start_host: StartHost, make_device: MakeDevice, fresh_number: str
 ) -> None:
@@ -192,13 +204,13 @@ async def test_more_may_connect_at_once_as_the_worker_keeps_up_and_fewer_while_w
     host = await start_host()
     # Logins that take long, as over a long way, so that many are connecting at once.
     whatsapp.control.fault("delay", "login", seconds=0.5, times=None)
-    devices = [make_device(str(int(fresh_number) + 800_000 + n)) for n in range(16)]
+    devices = [make_device(str(int(fresh_number) + 1_200_000 + n)) for n in range(16)]
     told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in devices))
     assert all("message_id" in answer for answer in told), told
     assert max(seen["openings"] for seen in host.events if seen["event"] == "clients_changed") >= USUAL + AHEAD
     whatsapp.control.clear_faults()
     whatsapp.control.fault("drop", "login", times=None)
-    others = [make_device(str(int(fresh_number) + 900_000 + n)) for n in range(4 * LAST)]
+    others = [make_device(str(int(fresh_number) + 1_300_000 + n)) for n in range(4 * LAST)]
     told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in others))
     assert {(answer["step"], answer["error"]) for answer in told} == {("prepare", "DeviceUnavailableError")}
     await host.event("clients_changed", openings=1 + AHEAD)

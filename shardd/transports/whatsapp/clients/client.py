@@ -172,7 +172,7 @@ class Client:
     @property
     def alive(self) -> bool:
         """Logged in, and not known to have lost its connection."""
-        return self._open and self.failure is None and self._closing is None
+        return self._open and self.failure is None and self._closing is None and not self.egress.lost
 
     @property
     def recent(self) -> RecentMessages:
@@ -224,6 +224,12 @@ class Client:
     async def heard_all(self, timeout: float = COMPLETE) -> bool:
         """As `caught_up`, for up to `timeout` seconds; False: more may come. True also if the client has failed meanwhile."""
         return await self._backlog.wait_for_end(timeout)
+
+    async def explained(self) -> Failure | None:
+        """Why it failed, once that is known if its connection was lost a moment ago; None: it has not failed."""
+        if self.egress.lost and self.failure is None:
+            await _first(self._failed, timeout=2 * EXPLAIN)
+        return self.failure
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""

@@ -121,6 +121,8 @@ class Clients:
             old = slot.client
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
                 return old
+            if old is not None and (failure := await old.explained()) is not None and failure.state is not None:
+                raise failure.as_error()  # such as a client elsewhere that replaced it: the device's state will say so
             await self._close_client(slot)
             return await self._rebuild(slot, device, probe=probe)
 
