@@ -56,12 +56,12 @@ class HostProcess:
         told: dict[str, Any] = await self.ask("send", device=device, job=job, late=late)
         return told
 
-    async def event(self, event: str, device: str | None = None, **fields: Any) -> dict[str, Any]:
-        """Wait for the first such event; `device`: None for one of no single device."""
+    async def event(self, event: str, device: str | None = None, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """Wait for the first such event `after` so many; `device`: None for one of no single device."""
 
         def found() -> dict[str, Any] | None:
             wanted = {"event": event, **({} if device is None else {"device": device}), **fields}
-            return next((seen for seen in self.events if wanted.items() <= seen.items()), None)
+            return next((seen for seen in self.events[after:] if wanted.items() <= seen.items()), None)
 
         async with asyncio.timeout(DEADLINE), self._news:
             while (seen := found()) is None:

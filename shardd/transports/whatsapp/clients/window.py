@@ -42,6 +42,8 @@ class ConnectWindow:
         self._least_before = float("inf")
         self._era_ends = float("-inf")
         self._failed = deque[bool](maxlen=LAST)
+        self._since_halved = 0
+        """Logins."""
 
     @property
     def size(self) -> int:
@@ -60,14 +62,15 @@ class ConnectWindow:
     def ended(self, *, failed: bool) -> None:
         """A login is over. `failed`: WhatsApp did not answer, or reported an error of its own; not: it refused the account."""
         self._failed.append(failed)
-        if self._are_most_failing:
+        self._since_halved += 1
+        if self._are_most_failing and self._since_halved >= LAST:
             self._is_starting = False
             self._size = max(1.0, self._size / 2.0)
-            self._failed.clear()
+            self._since_halved = 0
 
     @property
     def _are_most_failing(self) -> bool:
-        return len(self._failed) == LAST and sum(self._failed) > LAST / 2
+        return sum(self._failed) > LAST / 2
 
     def _queued(self, seconds: float, now: float) -> float:
         """Devices before this one at the worker, by how long it took."""

@@ -108,3 +108,11 @@ def test_some_failures_change_nothing() -> None:
     for login in range(100):
         window.ended(failed=login % 2 == 0)
     assert window.size == before
+
+
+def test_it_does_not_grow_while_most_logins_fail() -> None:
+    window = ConnectWindow(MOST)
+    for second in range(10 * LAST):
+        window.dialled(0.02, float(second), full=True)
+        window.ended(failed=True)
+    assert window.size == 1
