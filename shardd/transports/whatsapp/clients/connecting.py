@@ -13,8 +13,6 @@ from shardd.transports.base import Events
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
 from shardd.transports.whatsapp.clients.window import ConnectWindow
 
-CONNECT_COST: Final = 1.0
-"""Seconds of a connect that count against the window: after that it only waits for the network."""
 AHEAD: Final = 4
 """Jobs of devices without a client that wait here for their turn, so that none is missed while the next ones are claimed."""
 REPORT_WITHIN: Final = 0.01
@@ -29,6 +27,7 @@ class Turn:
     def __init__(self, began: float) -> None:
         """`began`: on the event loop's clock, as all times here."""
         self.began = began
+        self.expiry: asyncio.TimerHandle
         self.counts = True
         """Against the window: not any more once it only waits for the network."""
 
@@ -61,12 +60,12 @@ class Connecting:
             text = f"device {device_id} waited {self._timeout:g} seconds for others to connect"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         turn = Turn(loop.time())
-        expiry = loop.call_later(CONNECT_COST, self._is_slow, turn)
+        turn.expiry = loop.call_later(self._window.patience, self._check, turn)
         try:
             yield turn
         finally:
             if turn.counts:
-                expiry.cancel()
+                turn.expiry.cancel()
                 self._leave()
             else:
                 self._slow -= 1
@@ -78,9 +77,13 @@ class Connecting:
         self._window.dialled(now - turn.began, now, full=self._counted >= self._window.size)
         self._let_in()
 
-    def ended(self, *, failed: bool) -> None:
-        """A login is over; see `ConnectWindow.ended`."""
-        self._window.ended(failed=failed)
+    def accepted(self, turn: Turn) -> None:
+        """The device with this turn is logged in."""
+        self._window.accepted(asyncio.get_running_loop().time() - turn.began)
+
+    def refused(self, *, unanswered: bool) -> None:
+        """A login failed; see `ConnectWindow.refused`."""
+        self._window.refused(unanswered=unanswered)
         self._changed()
 
     async def _enter(self) -> None:
@@ -111,7 +114,12 @@ class Connecting:
                 turn.set_result(None)
         self._changed()
 
-    def _is_slow(self, turn: Turn) -> None:
+    def _check(self, turn: Turn) -> None:
+        """Whether it hangs: what is usual may have changed meanwhile."""
+        loop = asyncio.get_running_loop()
+        if (end := turn.began + self._window.patience) > loop.time():
+            turn.expiry = loop.call_at(end, self._check, turn)
+            return
         turn.counts = False
         self._slow += 1
         self._leave()

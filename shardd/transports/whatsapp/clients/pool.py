@@ -278,9 +278,9 @@ class Clients:
                 except BaseException as error:
                     await client.close()
                     if isinstance(error, ClientFailedError):
-                        self._connecting.ended(failed=client.is_unanswered)
+                        self._connecting.refused(unanswered=client.is_unanswered)
                     raise
-                self._connecting.ended(failed=False)
+                self._connecting.accepted(turn)
         except BaseException as error:
             self._room.release(at_once=self._closed)
             if isinstance(error, ClientFailedError):

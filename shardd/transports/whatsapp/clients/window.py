@@ -25,6 +25,10 @@ ERA: Final = 300.0
 """Seconds after which the least time is forgotten, or one of a faster machine would count forever."""
 LAST: Final = 8
 """Logins by which it is seen that most fail."""
+HANGING: Final = 3.0
+"""A login that takes so many times as long as usual hangs: it only waits for the network, and keeps no other from connecting."""
+LEAST_PATIENCE: Final = 1.0
+"""Seconds before which none hangs."""
 
 
 class ConnectWindow:
@@ -38,6 +42,9 @@ class ConnectWindow:
         self._is_starting = True
         """Nothing has queued or failed yet: each dial lets one more in, as in TCP's slow start."""
         self._smoothed: float | None = None
+        """Seconds from a turn to a dial."""
+        self._login: float | None = None
+        """Seconds from a turn to the end of a login, smoothed."""
         self._least = float("inf")
         self._least_before = float("inf")
         self._era_ends = float("-inf")
@@ -50,6 +57,11 @@ class ConnectWindow:
         """Devices that may be connecting now."""
         return int(self._size)
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which a login hangs. On a busy machine all are slow, and more of them would make it slower."""
+        return max(LEAST_PATIENCE, HANGING * self._login) if self._login is not None else LEAST_PATIENCE
+
     def dialled(self, seconds: float, now: float, *, full: bool) -> None:
         """A device took `seconds` from its turn to its dial; `full`: as many as allowed were connecting."""
         queued = self._queued(seconds, now)
@@ -59,8 +71,16 @@ class ConnectWindow:
         elif full and (queued < FEW or self._size < self._usual) and not self._are_most_failing:
             self._size = min(self._most, self._size + (1.0 if self._is_starting else 1.0 / self._size))
 
-    def ended(self, *, failed: bool) -> None:
-        """A login is over. `failed`: WhatsApp did not answer, or reported an error of its own; not: it refused the account."""
+    def accepted(self, seconds: float) -> None:
+        """A device is logged in, so many seconds after its turn."""
+        self._login = _smooth(self._login, seconds)
+        self._ended(failed=False)
+
+    def refused(self, *, unanswered: bool) -> None:
+        """A login failed. `unanswered`: WhatsApp did not answer, or reported an error of its own; else it refused the account."""
+        self._ended(failed=unanswered)
+
+    def _ended(self, *, failed: bool) -> None:
         self._failed.append(failed)
         self._since_halved += 1
         if self._are_most_failing and self._since_halved >= LAST:
@@ -77,7 +97,10 @@ class ConnectWindow:
         if now >= self._era_ends:
             self._era_ends, self._least_before, self._least = now + ERA, self._least, float("inf")
         self._least = min(self._least, seconds)
-        before = seconds if self._smoothed is None else self._smoothed
-        self._smoothed = before + SMOOTHING * (seconds - before)
+        self._smoothed = _smooth(self._smoothed, seconds)
         least = min(self._least, self._least_before)
         return self._smoothed / least - 1.0 if least > 0.0 else 0.0
+
+
+def _smooth(before: float | None, seconds: float) -> float:
+    return seconds if before is None else before + SMOOTHING * (seconds - before)

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from shardd.errors import DeviceUnavailableError
-from shardd.transports.whatsapp.clients import connecting as module
+from shardd.transports.whatsapp.clients import window as window_module
 from shardd.transports.whatsapp.clients.connecting import Connecting, Turn
 from shardd.transports.whatsapp.clients.window import ConnectWindow
 
@@ -79,7 +79,7 @@ async def test_a_window_that_grows_lets_the_next_in_at_once() -> None:
 
 
 async def test_who_only_waits_for_the_network_blocks_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_COST", 0.01)
+    monkeypatch.setattr(window_module, "LEAST_PATIENCE", 0.01)
     connecting = Connecting(ConnectWindow(1), 60.0, nothing)
     devices = Devices(connecting)
     await devices.connect("hangs")
@@ -123,3 +123,17 @@ async def test_no_turn_is_lost_by_cancellations(seed: int) -> None:
         devices.let_end(name)
     _, waiting = await asyncio.wait(devices.tasks.values(), timeout=10.0)
     assert not waiting, "a turn was lost"
+
+
+async def test_on_a_slow_machine_logins_that_take_long_keep_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_module, "LEAST_PATIENCE", 0.01)
+    window = ConnectWindow(1)
+    devices = Devices(Connecting(window, 60.0, nothing))
+    await devices.connect("slow")
+    window.accepted(60.0)  # another one, after the turn began
+    await devices.connect("next")
+    await asyncio.sleep(0.1)  # nothing may happen, which no event shows
+    assert devices.inside == ["slow"]
+    await devices.end("slow")
+    assert devices.inside == ["next"]
+    await devices.end("next")

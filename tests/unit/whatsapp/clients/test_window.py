@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shardd.transports.whatsapp.clients.window import ERA, LAST, START, ConnectWindow
+from shardd.transports.whatsapp.clients.window import ERA, HANGING, LAST, LEAST_PATIENCE, START, ConnectWindow
 
 MOST = 64
 
@@ -30,7 +30,7 @@ def simulate(
                 window.dialled(now - since, now, full=connecting >= window.size)
                 heapq.heappush(events, (now + distance, 1, since))
             else:
-                window.ended(failed=False)
+                window.accepted(now - since)
                 sizes.append(connecting)
                 connecting -= 1
         worker_free = max(worker_free, now) + work()
@@ -83,7 +83,7 @@ def test_it_never_exceeds_its_most_and_is_never_zero() -> None:
         window, random_ = ConnectWindow(most), random.Random(most)
         for second in range(2000):
             window.dialled(random_.expovariate(10.0), float(second), full=True)
-            window.ended(failed=random_.random() < 0.5)
+            window.refused(unanswered=random_.random() < 0.5)
             assert 1 <= window.size <= most
 
 
@@ -92,10 +92,10 @@ def test_it_halves_while_most_logins_fail_and_grows_again() -> None:
     simulate(window, lambda: 0.02, 1.0, 1000)
     before = window.size
     for _ in range(LAST):
-        window.ended(failed=True)
+        window.refused(unanswered=True)
     assert window.size == before // 2
     for _ in range(10 * LAST):
-        window.ended(failed=True)
+        window.refused(unanswered=True)
     assert window.size == 1
     simulate(window, lambda: 0.02, 1.0, 1000, began=1000.0)
     assert window.size > 20
@@ -106,7 +106,7 @@ def test_some_failures_change_nothing() -> None:
     simulate(window, lambda: 0.02, 1.0, 1000)
     before = window.size
     for login in range(100):
-        window.ended(failed=login % 2 == 0)
+        window.refused(unanswered=login % 2 == 0)
     assert window.size == before
 
 
@@ -114,5 +114,15 @@ def test_it_does_not_grow_while_most_logins_fail() -> None:
     window = ConnectWindow(MOST)
     for second in range(10 * LAST):
         window.dialled(0.02, float(second), full=True)
-        window.ended(failed=True)
+        window.refused(unanswered=True)
     assert window.size == 1
+
+
+def test_a_login_hangs_when_it_takes_several_times_as_long_as_usual() -> None:
+    window = ConnectWindow(MOST)
+    assert window.patience == LEAST_PATIENCE
+    window.accepted(0.1)
+    assert window.patience == LEAST_PATIENCE
+    for _ in range(50):
+        window.accepted(4.0)
+    assert window.patience == pytest.approx(4.0 * HANGING, rel=0.01)
