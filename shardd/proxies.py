@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -34,6 +35,7 @@ class Proxy:
         return f"{self.scheme}://{login}{host}:{self.port}"
 
 
+@lru_cache(maxsize=10_000)  # asked for several times for each message
 def parse_proxy(url: str) -> Proxy:
     """Read `http://[user:password@]host[:port]` or `socks5://…`. Raises ValueError with the end of a sentence about it."""
     try:

@@ -242,7 +242,8 @@ class Client:
     async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
         """Call the library for something that hands over no message. Raises TimeoutError, ClientFailedError or NeonizeError."""
         working = await self._begin(step)
-        await _first(working, self._failed, timeout=timeout)
+        if not working.done():  # as most are that only ask the library's memory
+            await _first(working, self._failed, timeout=timeout)
         if working.done():
             return working.result()
         if self.failure is not None:
