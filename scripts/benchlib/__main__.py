@@ -147,8 +147,9 @@ def campaign(quick: bool, gap: tuple[float, float] | None, json_path: str | None
 def failover(ttl: float, rounds: int, devices: int, json_path: str | None) -> None:
     """How long WhatsApp devices are silent after a fault, with and without spare workers.
 
-    Faults: their host is killed, stopped or cut off from the database, and the database crashes. Uses only the project's own
-    WhatsApp server on loopback. Takes ten minutes or more on two cores, which should be idle otherwise.
+    Faults: a worker is killed; their host is killed, stopped or cut off from the database; the database crashes. Uses
+    only the project's own WhatsApp server on loopback. Takes ten minutes or more on two cores, which should be idle
+    otherwise.
     """
     _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, say=_say)), json_path)
 

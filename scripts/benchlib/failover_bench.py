@@ -1,8 +1,9 @@
 """`scripts/bench failover`: how long devices are silent after a fault, with and without spare workers.
 
 Two hosts (daemons) share the shards of WhatsApp devices on one database. At the moment of the fault each device of one host gets
-a message, so the time until that is sent is the time in which the device was silent. Faults: the host dies, it is stopped, it is
-cut off from the database, or the database crashes and starts again; then the time counts from the database's first answer.
+a message, so the time until that is sent is the time in which the device was silent. Faults: one of its workers dies (and only
+the devices of that shard get a message), the host dies, it is stopped, it is cut off from the database, or the database crashes
+and starts again; then the time counts from the database's first answer.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ SHARDS: Final = 4
 DEADLINE: Final = 180.0
 LOOK_EVERY: Final = 0.05
 FAULTS: Final = {
+    "worker": "kill -9 of a worker",
     "kill": "kill -9 of a host",
     "stop": "planned stop of a host",
     "partition": "host cut off from the database",
@@ -76,7 +78,7 @@ class FailoverResults:
     def show(self, console: Console) -> None:
         """As a table."""
         table = Table(
-            "seconds until the devices of that host send", WITHOUT, WITH, "ratio", box=SIMPLE,
+            "seconds until the devices of that host, or worker, send", WITHOUT, WITH, "ratio", box=SIMPLE,
             title=f"{self.devices} WhatsApp devices, {SHARDS} shards on 2 hosts, lease.ttl {self.ttl:g} s",
         )  # fmt: skip
         for fault, subjects in self.rounds.items():
@@ -143,7 +145,7 @@ async def _round(
             await bench.connect()
             return time.time()
 
-        ends = {"kill": _kill, "stop": _stop, "partition": partition, "database": crash}
+        ends = {"worker": _kill_worker, "kill": _kill, "stop": _stop, "partition": partition, "database": crash}
         for fault, end in ends.items():
             async with host(1, cluster.by_link(stock.dsn, folders[1])) as lost:
                 await _shared(lost, lasting, spares=spares)
@@ -172,6 +174,17 @@ async def _renewed(host: Daemon) -> None:
     while (now := (await host.status())["lease_margin"]) <= left:
         left = now
         await asyncio.sleep(LOOK_EVERY)
+
+
+async def _kill_worker(host: Daemon) -> float:
+    shards = (await host.status())["shards"]
+    os.kill(next(shard["pid"] for shard in shards if shard["shard"] == min(_shards(shards))), signal.SIGKILL)
+    return time.time()
+
+
+def _shards(shards: list[dict[str, Any]]) -> set[int]:
+    """Those that the host of this status serves."""
+    return {shard["shard"] for shard in shards if shard["state"] == "running"}
 
 
 async def _kill(host: Daemon) -> float:
@@ -212,7 +225,9 @@ class _Bench:
 
     async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[float]]) -> Silence:
         """Let a host meet a fault; returns when its devices had sent. `end` returns when that began, in POSIX seconds."""
-        mine = {shard["shard"] for shard in (await host.status())["shards"] if shard["state"] == "running"}
+        mine = _shards((await host.status())["shards"])
+        if end is _kill_worker:
+            mine = {min(mine)}
         devices = [session for session in self._stock.sessions if shard_of(session, SHARDS) in mine]
         at = await end(host)
         sent = [settled - at for settled in await self.send(devices)]
