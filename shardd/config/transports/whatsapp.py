@@ -83,8 +83,8 @@ class WhatsappConfig(Section, reload="shard"):
     )
     max_connecting: Annotated[int, Whole(1, 1000)] = setting(
         "32",
-        "Concurrent logins per worker, at most. How many they are follows from how fast the worker is with each, and is halved "
-        "while most logins fail; so a restart is no storm.",
+        "Concurrent logins per worker, at most, besides those that hang for seconds. How many they are follows from how fast the "
+        "worker is with each, and is halved while WhatsApp does not answer most of them; so a restart is no storm.",
     )
     restricted_for: Annotated[float, Seconds("1s", "30d")] = setting(
         "6h",

@@ -205,7 +205,7 @@ class WhatsappTransport(Transport):
         return Sent(message_id=message_id, members_without_keys=left_out)
 
     def visit_turn(self) -> AbstractAsyncContextManager[Any]:
-        """Visits use half of the logins at most."""
+        """Few visits run at a time."""
         return self._clients.visit_turn
 
     def hold_logins(self, *, held: bool) -> None:

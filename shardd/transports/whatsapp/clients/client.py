@@ -181,9 +181,9 @@ class Client:
 
     @property
     def is_unanswered(self) -> bool:
-        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its own proxy could not be reached."""
-        reached = self.egress.proxy is None or self.egress.last_inbound is not None
-        return self.failure is not None and self.failure.error_class in UNANSWERED and reached
+        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its proxy failed."""
+        by_proxy = self.egress.proxy is not None and self.egress.dial_error is not None
+        return self.failure is not None and self.failure.error_class in UNANSWERED and not by_proxy
 
     def silent_for(self) -> float:
         """Seconds since the server was last heard."""
@@ -193,15 +193,15 @@ class Client:
     async def open(self, timeout: float, dialled: Callable[[], None] = lambda: None) -> None:
         """Connect and wait until logged in. Raises ClientFailedError; the client must be closed then, too.
 
-        `dialled`: called when its connection begins; up to then only one client opens at a time.
+        `timeout`: seconds, once the library's lock is held, for which each other one has WRITE_TIMEOUT at most. `dialled`: called
+        when its connection begins, or could not for that time; up to then only one client opens at a time.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
         async with self._library_lock.write():
+            end = loop.time() + timeout
             # The library goes on without who is cancelled, so the lock is kept until it has written.
             running = await uncancelled(self._dial())
-        if self.egress.dialled.done():
-            dialled()
+        dialled()
         await _first(running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
         if self.failure is None and (running.done() or not self._logged_in.done()):
             self._fail(self._unexplained(timeout))

@@ -22,14 +22,15 @@ REPEAT: Final = 1.0
 
 
 class Turn:
-    """Of one device to connect."""
+    """Of one device to connect. Times are those of the event loop."""
 
     def __init__(self, began: float) -> None:
-        """`began`: on the event loop's clock, as all times here."""
         self.began = began
-        self.expiry: asyncio.TimerHandle
-        self.counts = True
-        """Against the window: not any more once it only waits for the network."""
+        self.dialled_at: float | None = None
+        """Up to then the worker itself is busy with it, or with those before it."""
+        self.hangs = False
+        """It only waits for the network, and no longer counts against the window."""
+        self.expiry: asyncio.TimerHandle | None = None
 
 
 class Connecting:
@@ -41,63 +42,68 @@ class Connecting:
         self._timeout = timeout
         self._changed = changed
         self._counted = 0
-        self._slow = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._hanging = 0
+        self._sends: deque[asyncio.Future[None]] = deque()
+        self._visits: deque[asyncio.Future[None]] = deque()
 
     @property
     def most(self) -> int:
-        """How many may be connecting now: those that only wait for the network do not count."""
-        return self._window.size + self._slow
+        """How many may be connecting now, with those that hang."""
+        return self._window.size + self._hanging
 
     @asynccontextmanager
-    async def turn(self, device_id: str) -> AsyncIterator[Turn]:
-        """While a device connects. Raises DeviceUnavailableError if others take too long."""
+    async def turn(self, device_id: str, *, visit: bool = False) -> AsyncIterator[Turn]:
+        """While a device connects; all others go before a `visit`. Raises DeviceUnavailableError if others take too long."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                await self._enter()
+                await self._enter(self._visits if visit else self._sends)
         except TimeoutError:
             text = f"device {device_id} waited {self._timeout:g} seconds for others to connect"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         turn = Turn(loop.time())
-        turn.expiry = loop.call_later(self._window.patience, self._check, turn)
         try:
             yield turn
         finally:
-            if turn.counts:
+            if turn.expiry is not None:
                 turn.expiry.cancel()
-                self._leave()
-            else:
-                self._slow -= 1
+            if turn.hangs:
+                self._hanging -= 1
                 self._changed()
+            else:
+                self._leave()
 
     def dialled(self, turn: Turn) -> None:
-        """The device with this turn dials now: the worker's own work for it is done."""
-        now = asyncio.get_running_loop().time()
-        self._window.dialled(now - turn.began, now, full=self._counted >= self._window.size)
+        """The device with this turn dials now, or has taken too long for that: other devices may connect."""
+        loop = asyncio.get_running_loop()
+        turn.dialled_at = loop.time()
+        full = self._counted >= self._window.size and self._hanging <= self._window.size
+        self._window.dialled(turn.dialled_at - turn.began, turn.dialled_at, full=full)
+        self._check(turn)
         self._let_in()
 
     def accepted(self, turn: Turn) -> None:
         """The device with this turn is logged in."""
-        self._window.accepted(asyncio.get_running_loop().time() - turn.began)
+        if turn.dialled_at is not None:
+            self._window.accepted(asyncio.get_running_loop().time() - turn.dialled_at)
 
     def refused(self, *, unanswered: bool) -> None:
         """A login failed; see `ConnectWindow.refused`."""
         self._window.refused(unanswered=unanswered)
         self._changed()
 
-    async def _enter(self) -> None:
+    async def _enter(self, waiting: deque[asyncio.Future[None]]) -> None:
         if self._counted < self._window.size:
             self._counted += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiting.append(turn)
         try:
             await turn  # who lets it in counts it
         except asyncio.CancelledError:
             if turn.cancelled():
                 with suppress(ValueError):  # it may have been passed over
-                    self._waiting.remove(turn)
+                    waiting.remove(turn)
             else:
                 self._leave()
             raise
@@ -107,21 +113,22 @@ class Connecting:
         self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiting and self._counted < self._window.size:
-            turn = self._waiting.popleft()
+        while (waiting := self._sends or self._visits) and self._counted < self._window.size:
+            turn = waiting.popleft()
             if not turn.done():
                 self._counted += 1
                 turn.set_result(None)
         self._changed()
 
     def _check(self, turn: Turn) -> None:
-        """Whether it hangs: what is usual may have changed meanwhile."""
+        """Whether it hangs: what is usual may have changed since it dialled."""
         loop = asyncio.get_running_loop()
-        if (end := turn.began + self._window.patience) > loop.time():
+        assert turn.dialled_at is not None  # the caller has set it
+        if (end := turn.dialled_at + self._window.patience) > loop.time():
             turn.expiry = loop.call_at(end, self._check, turn)
             return
-        turn.counts = False
-        self._slow += 1
+        turn.hangs = True
+        self._hanging += 1
         self._leave()
 
 

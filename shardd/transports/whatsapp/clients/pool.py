@@ -20,7 +20,7 @@ from shardd.ipc import DeviceSpec, StoreAccess
 from shardd.logs import get_logger
 from shardd.proxies import Proxy, parse_proxy
 from shardd.states import DeviceState
-from shardd.tasks import TaskSet, wait_for_event
+from shardd.tasks import TaskSet, uncancelled, wait_for_event
 from shardd.transports.base import Events
 from shardd.transports.egress.gate import Gate
 from shardd.transports.whatsapp.clients.client import Client, ClientFailedError
@@ -121,9 +121,10 @@ class Clients:
             old = slot.client
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
                 return old
-            if old is not None and (failure := await old.explained()) is not None and failure.state is not None:
-                raise failure.as_error()  # such as a client elsewhere that replaced it: the device's state will say so
+            failure = await old.explained() if old is not None and old.session == device.session else None
             await self._close_client(slot)
+            if failure is not None and failure.state not in (None, DeviceState.LOGGED_OUT):
+                raise failure.as_error()  # such as a client elsewhere that replaced it: the device's state will say so
             return await self._rebuild(slot, device, probe=probe)
 
     async def visit(self, device: DeviceSpec, *, late: bool, probe: bool = False) -> None:
@@ -268,7 +269,7 @@ class Clients:
         self._room.taken += 1
         self._room.opening += 1
         try:
-            async with self._connecting.turn(device.id) as turn:
+            async with self._connecting.turn(device.id, visit=self._visits.purpose is Purpose.VISIT) as turn:
                 if not probe:  # it may have waited for long
                     self._login_hold.check(loop.time())
                 client = self._make(device, session)
@@ -276,7 +277,7 @@ class Clients:
                 try:
                     await client.open(self._settings.connect_timeout, partial(self._connecting.dialled, turn))
                 except BaseException as error:
-                    await client.close()
+                    await uncancelled(client.close())
                     if isinstance(error, ClientFailedError):
                         self._connecting.refused(unanswered=client.is_unanswered)
                     raise

@@ -1,7 +1,7 @@
 """Visits, and what follows every login: hear what waited for the device, show its presence if that is due, and report.
 
-A visit opens a device's client for a moment. It gives way to sends: it uses few of the logins at a time, takes no room that a
-send waits for or whose client is still of use (unless it would become late), and does not keep a client open.
+A visit opens a device's client for a moment. It gives way to sends: it logs in after them and takes no room that one waits
+for or whose client is still of use (unless it would become late), and it does not keep a client open.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Visits:
     async def _hear(self, slot: ClientSlot, client: Client) -> None:
         try:
             await client.heard_all()
+            await client.explained()
             if client.alive:
                 note, shown = None, self._presence_is_due(slot)
                 if shown and (note := await show_presence(client, self._settings.answer_timeout)) is None:

@@ -28,7 +28,9 @@ LAST: Final = 8
 HANGING: Final = 3.0
 """A login that takes so many times as long as usual hangs: it only waits for the network, and keeps no other from connecting."""
 LEAST_PATIENCE: Final = 1.0
-"""Seconds before which none hangs."""
+"""Seconds after its dial before which none hangs."""
+MOST_PATIENCE: Final = 5.0
+"""Seconds after which one hangs, whatever is usual: a few far devices would make the others wait for those that never end."""
 
 
 class ConnectWindow:
@@ -44,7 +46,7 @@ class ConnectWindow:
         self._smoothed: float | None = None
         """Seconds from a turn to a dial."""
         self._login: float | None = None
-        """Seconds from a turn to the end of a login, smoothed."""
+        """Seconds from a dial to the end of a login, smoothed."""
         self._least = float("inf")
         self._least_before = float("inf")
         self._era_ends = float("-inf")
@@ -59,8 +61,8 @@ class ConnectWindow:
 
     @property
     def patience(self) -> float:
-        """Seconds after which a login hangs. On a busy machine all are slow, and more of them would make it slower."""
-        return max(LEAST_PATIENCE, HANGING * self._login) if self._login is not None else LEAST_PATIENCE
+        """Seconds after its dial at which a login hangs. On a busy machine all are slow, and more would make it slower."""
+        return min(MOST_PATIENCE, max(LEAST_PATIENCE, HANGING * (self._login or 0.0)))
 
     def dialled(self, seconds: float, now: float, *, full: bool) -> None:
         """A device took `seconds` from its turn to its dial; `full`: as many as allowed were connecting."""
@@ -72,7 +74,7 @@ class ConnectWindow:
             self._size = min(self._most, self._size + (1.0 if self._is_starting else 1.0 / self._size))
 
     def accepted(self, seconds: float) -> None:
-        """A device is logged in, so many seconds after its turn."""
+        """A device is logged in, so many seconds after its dial."""
         self._login = _smooth(self._login, seconds)
         self._ended(failed=False)
 

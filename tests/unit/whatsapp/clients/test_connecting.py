@@ -28,9 +28,9 @@ class Devices:
         self.inside: list[str] = []
         self.turns: dict[str, Turn] = {}
 
-    async def connect(self, name: str) -> None:
+    async def connect(self, name: str, *, visit: bool = False) -> None:
         self._ends[name], self.entered[name] = asyncio.Event(), asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._connect(name))
+        self.tasks[name] = asyncio.create_task(self._connect(name, visit=visit))
         await asyncio.sleep(0)
 
     def let_end(self, name: str) -> None:
@@ -41,8 +41,8 @@ class Devices:
         await asyncio.wait([self.tasks[name]])
         await asyncio.sleep(0)
 
-    async def _connect(self, name: str) -> None:
-        async with self._connecting.turn(name) as self.turns[name]:
+    async def _connect(self, name: str, *, visit: bool) -> None:
+        async with self._connecting.turn(name, visit=visit) as self.turns[name]:
             self.inside.append(name)
             self.entered[name].set()
             try:
@@ -84,6 +84,7 @@ async def test_who_only_waits_for_the_network_blocks_no_others(monkeypatch: pyte
     devices = Devices(connecting)
     await devices.connect("hangs")
     await devices.connect("next")
+    connecting.dialled(devices.turns["hangs"])
     async with asyncio.timeout(10.0):
         await devices.entered["next"].wait()
     assert devices.inside == ["hangs", "next"]
@@ -91,6 +92,44 @@ async def test_who_only_waits_for_the_network_blocks_no_others(monkeypatch: pyte
     assert connecting.most == 2
     await devices.end("hangs")
     assert connecting.most == 1
+
+
+async def test_who_has_not_dialled_yet_waits_for_the_worker_and_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_module, "LEAST_PATIENCE", 0.01)
+    devices = Devices(Connecting(ConnectWindow(1), 60.0, nothing))
+    await devices.connect("queues")
+    await devices.connect("next")
+    await asyncio.sleep(0.1)  # nothing may happen, which no event shows
+    assert devices.inside == ["queues"]
+    await devices.end("queues")
+    await devices.end("next")
+
+
+async def test_the_window_does_not_grow_while_more_hang_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_module, "LEAST_PATIENCE", 0.0)
+    window = ConnectWindow(32)
+    connecting = Connecting(window, 60.0, nothing)
+    devices = Devices(connecting)
+    for number in range(200):
+        await devices.connect(str(number))
+        if str(number) in devices.turns:
+            connecting.dialled(devices.turns[str(number)])  # and hangs at once
+    assert window.size < 8
+    for number in range(200):
+        await devices.end(str(number))
+    assert connecting.most == window.size
+
+
+async def test_a_visit_lets_all_others_connect_before_it() -> None:
+    devices = Devices(Connecting(ConnectWindow(1), 60.0, nothing))
+    await devices.connect("first")
+    await devices.connect("visit", visit=True)
+    await devices.connect("send")
+    await devices.end("first")
+    assert devices.inside == ["send"]
+    await devices.end("send")
+    assert devices.inside == ["visit"]
+    await devices.end("visit")
 
 
 async def test_who_waits_too_long_is_told_and_leaves_no_trace() -> None:
@@ -108,11 +147,11 @@ async def test_who_waits_too_long_is_told_and_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_turn_is_lost_by_cancellations(seed: int) -> None:
-    random_, most = random.Random(seed), 3
-    devices = Devices(Connecting(ConnectWindow(most), 60.0, nothing))
+    random_, window = random.Random(seed), ConnectWindow(2)
+    devices = Devices(Connecting(window, 60.0, nothing))
     for number in range(200):
-        await devices.connect(str(number))
-        assert len(devices.inside) <= most
+        await devices.connect(str(number), visit=random_.random() < 0.3)
+        assert len(devices.inside) <= window.size
         if random_.random() < 0.5 and devices.inside:
             devices.let_end(random_.choice(devices.inside))
         if random_.random() < 0.5:
@@ -128,10 +167,12 @@ async def test_no_turn_is_lost_by_cancellations(seed: int) -> None:
 async def test_on_a_slow_machine_logins_that_take_long_keep_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_module, "LEAST_PATIENCE", 0.01)
     window = ConnectWindow(1)
-    devices = Devices(Connecting(window, 60.0, nothing))
+    connecting = Connecting(window, 60.0, nothing)
+    devices = Devices(connecting)
     await devices.connect("slow")
-    window.accepted(60.0)  # another one, after the turn began
     await devices.connect("next")
+    connecting.dialled(devices.turns["slow"])
+    window.accepted(60.0)  # another one, after that
     await asyncio.sleep(0.1)  # nothing may happen, which no event shows
     assert devices.inside == ["slow"]
     await devices.end("slow")

@@ -29,6 +29,9 @@ class Hearing:
     async def heard_all(self) -> None:
         """At once."""
 
+    async def explained(self) -> None:
+        """It has not failed."""
+
 
 @pytest.fixture(autouse=True)
 def presence(monkeypatch: pytest.MonkeyPatch) -> None:

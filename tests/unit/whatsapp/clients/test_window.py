@@ -8,7 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from shardd.transports.whatsapp.clients.window import ERA, HANGING, LAST, LEAST_PATIENCE, START, ConnectWindow
+from shardd.transports.whatsapp.clients.window import (
+    ERA,
+    HANGING,
+    LAST,
+    LEAST_PATIENCE,
+    MOST_PATIENCE,
+    START,
+    ConnectWindow,
+)
 
 MOST = 64
 
@@ -30,7 +38,7 @@ def simulate(
                 window.dialled(now - since, now, full=connecting >= window.size)
                 heapq.heappush(events, (now + distance, 1, since))
             else:
-                window.accepted(now - since)
+                window.accepted(distance)
                 sizes.append(connecting)
                 connecting -= 1
         worker_free = max(worker_free, now) + work()
@@ -124,5 +132,8 @@ def test_a_login_hangs_when_it_takes_several_times_as_long_as_usual() -> None:
     window.accepted(0.1)
     assert window.patience == LEAST_PATIENCE
     for _ in range(50):
-        window.accepted(4.0)
-    assert window.patience == pytest.approx(4.0 * HANGING, rel=0.01)
+        window.accepted(1.0)
+    assert window.patience == pytest.approx(HANGING, rel=0.01)
+    for _ in range(50):
+        window.accepted(10.0)
+    assert window.patience == MOST_PATIENCE
