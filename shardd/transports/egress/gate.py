@@ -45,6 +45,8 @@ class Egress:
         self.closed = False
         self.lost = False
         """The connection to the main host is gone, and none may follow it."""
+        self.reached = False
+        """A connection to the main host, or to a proxy that says so, has been established."""
         self.last_inbound: float | None = None
         """When the main host was last heard."""
         self.dial_error: str | None = None
@@ -157,6 +159,7 @@ class Tunnel:
         self._egress.dial_error = None
         self._client.on_end = self._upstream.on_end = self._ended
         if self._egress.is_main(self):
+            self._egress.reached = True
             self._upstream.on_data = self._heard
         self._upstream.on_finish = self._finished
         self._client.may_pass = self._upstream.may_pass = self._egress.may_pass

@@ -215,3 +215,25 @@ async def test_more_may_connect_at_once_as_the_worker_keeps_up_and_fewer_while_w
     told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in others))
     assert {answer["text"] for answer in told} == {"the connection to WhatsApp was lost"}
     await host.event("clients_changed", after=seen_before, openings=USUAL // 2 + AHEAD)
+
+
+async def test_proxies_that_say_nothing_keep_no_other_device_from_connecting(
+    start_host: StartHost, make_device: MakeDevice, fresh_number: str
+) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as proxy:
+        url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        host = await start_host(max_connecting=USUAL, connect_timeout=1.0)
+        devices = [make_device(str(int(fresh_number) + 1_400_000 + n)) | {"proxy": url} for n in range(2 * LAST)]
+        told = await asyncio.gather(*(host.send(device, RECIPIENT) for device in devices))
+        assert all("message_id" not in answer for answer in told)
+        async with asyncio.timeout(20):
+            while _openings(host) != USUAL + AHEAD:  # noqa: ASYNC110 - the last of several reports
+                await asyncio.sleep(0.05)
+
+
+def _openings(host: HostProcess) -> int:
+    return next(seen["openings"] for seen in reversed(host.events) if seen["event"] == "clients_changed")

@@ -181,8 +181,8 @@ class Client:
 
     @property
     def is_unanswered(self) -> bool:
-        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its proxy failed."""
-        by_proxy = self.egress.proxy is not None and self.egress.dial_error is not None
+        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its proxy reached nobody."""
+        by_proxy = self.egress.proxy is not None and not self.egress.reached
         return self.failure is not None and self.failure.error_class in UNANSWERED and not by_proxy
 
     def silent_for(self) -> float:
@@ -201,7 +201,8 @@ class Client:
             end = loop.time() + timeout
             # The library goes on without who is cancelled, so the lock is kept until it has written.
             running = await uncancelled(self._dial())
-        dialled()
+        if not running.done():  # one that failed has measured nothing, and its turn is about to end
+            dialled()
         await _first(running, self._logged_in, self._failed, timeout=max(0.0, end - loop.time()))
         if self.failure is None and (running.done() or not self._logged_in.done()):
             self._fail(self._unexplained(timeout))

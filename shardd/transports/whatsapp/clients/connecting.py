@@ -11,10 +11,12 @@ from typing import Final
 from shardd.errors import DeviceUnavailableError
 from shardd.transports.base import Events
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
-from shardd.transports.whatsapp.clients.window import ConnectWindow
+from shardd.transports.whatsapp.clients.window import USUAL, ConnectWindow
 
 AHEAD: Final = 4
 """Jobs of devices without a client that wait here for their turn, so that none is missed while the next ones are claimed."""
+VISIT_WAIT: Final = 2.0
+"""Seconds that a visit waits for its turn: it keeps a message of its device waiting."""
 REPORT_WITHIN: Final = 0.01
 """Seconds for which changes are gathered in one message."""
 REPEAT: Final = 1.0
@@ -55,11 +57,12 @@ class Connecting:
     async def turn(self, device_id: str, *, visit: bool = False) -> AsyncIterator[Turn]:
         """While a device connects; all others go before a `visit`. Raises DeviceUnavailableError if others take too long."""
         loop = asyncio.get_running_loop()
+        timeout = min(VISIT_WAIT, self._timeout) if visit else self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(timeout):
                 await self._enter(self._visits if visit else self._sends)
         except TimeoutError:
-            text = f"device {device_id} waited {self._timeout:g} seconds for others to connect"
+            text = f"device {device_id} waited {timeout:g} seconds for others to connect"
             raise DeviceUnavailableError(text, retry_after=BUSY_RETRY) from None
         turn = Turn(loop.time())
         try:
@@ -77,7 +80,7 @@ class Connecting:
         """The device with this turn dials now, or has taken too long for that: other devices may connect."""
         loop = asyncio.get_running_loop()
         turn.dialled_at = loop.time()
-        full = self._counted >= self._window.size and self._hanging <= self._window.size
+        full = self._counted >= self._window.size and self._hanging <= max(self._window.size, USUAL)
         self._window.dialled(turn.dialled_at - turn.began, turn.dialled_at, full=full)
         self._check(turn)
         self._let_in()

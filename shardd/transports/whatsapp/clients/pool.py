@@ -121,10 +121,13 @@ class Clients:
             old = slot.client
             if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
                 return old
-            failure = await old.explained() if old is not None and old.session == device.session else None
+            if old is not None:
+                await old.explained()
             await self._close_client(slot)
-            if failure is not None and failure.state not in (None, DeviceState.LOGGED_OUT):
-                raise failure.as_error()  # such as a client elsewhere that replaced it: the device's state will say so
+            if old is not None and old.session == device.session and old.failure is not None:
+                self._remember(slot, old.failure)
+                if old.failure.state not in (None, DeviceState.LOGGED_OUT):  # that one is for the stored session to say
+                    raise old.failure.as_error()  # such as a client elsewhere that replaced it
             return await self._rebuild(slot, device, probe=probe)
 
     async def visit(self, device: DeviceSpec, *, late: bool, probe: bool = False) -> None:
@@ -277,9 +280,10 @@ class Clients:
                 try:
                     await client.open(self._settings.connect_timeout, partial(self._connecting.dialled, turn))
                 except BaseException as error:
-                    await uncancelled(client.close())
                     if isinstance(error, ClientFailedError):
                         self._connecting.refused(unanswered=client.is_unanswered)
+                        self._remember(slot, error.failure)
+                    await uncancelled(client.close())
                     raise
                 self._connecting.accepted(turn)
         except BaseException as error:
@@ -288,7 +292,6 @@ class Clients:
                 if error.failure.state is DeviceState.CLIENT_OUTDATED:
                     self._login_hold.refused(device.id, loop.time())
                     self._events.login_answered(device.id, outdated=True)
-                self._remember(slot, error.failure)
                 raise error.failure.as_error() from None
             raise
         finally:

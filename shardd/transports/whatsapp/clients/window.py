@@ -3,7 +3,7 @@
 Only one client at a time can be created (the library's maps), and each login costs CPU; the rest is waiting for the network. So
 the window grows until devices begin to queue at this worker: then one takes several times as long from its turn to its dial
 as the fastest of late did, which is how TCP Vegas sees a queue in the network (Brakmo and Peterson, 1995). The time after the
-dial says how far away WhatsApp is, which is no reason to connect fewer. While most logins fail, the window halves.
+dial says how far away WhatsApp is, which is no reason to connect fewer. While WhatsApp does not answer most logins, it halves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ERA: Final = 300.0
 LAST: Final = 8
 """Logins by which it is seen that most fail."""
 HANGING: Final = 3.0
-"""A login that takes so many times as long as usual hangs: it only waits for the network, and keeps no other from connecting."""
+"""A login that takes so many times as long as usual hangs, and keeps no other from connecting."""
 LEAST_PATIENCE: Final = 1.0
 """Seconds after its dial before which none hangs."""
 MOST_PATIENCE: Final = 5.0
