@@ -142,16 +142,24 @@ def campaign(quick: bool, gap: tuple[float, float] | None, json_path: str | None
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of each.")
 @click.option("--devices", type=click.IntRange(8, 1000), default=40, show_default=True, help="Of all shards together.")
 @click.option(
+    "--fault",
+    "faults",
+    type=click.Choice(tuple(failover_bench.FAULTS)),
+    multiple=True,
+    default=tuple(failover_bench.FAULTS),
+    help="Only this one; may be repeated.",
+)
+@click.option(
     "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the table."
 )
-def failover(ttl: float, rounds: int, devices: int, json_path: str | None) -> None:
+def failover(ttl: float, rounds: int, devices: int, faults: tuple[str, ...], json_path: str | None) -> None:
     """How long WhatsApp devices are silent after a fault, with and without spare workers.
 
     Faults: a worker is killed; their host is killed, stopped or cut off from the database; the database crashes. Uses
     only the project's own WhatsApp server on loopback. Takes ten minutes or more on two cores, which should be idle
     otherwise.
     """
-    _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, say=_say)), json_path)
+    _report(_run(failover_bench.run(ttl=ttl, rounds=rounds, devices=devices, faults=faults, say=_say)), json_path)
 
 
 @cli.command()
