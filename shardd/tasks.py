@@ -8,7 +8,9 @@ children once, would wait for it forever. anyio's task groups cancel repeatedly,
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -58,7 +60,7 @@ async def end_in_thread(call: Callable[[], T]) -> T:
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for the end of `work` however often this is cancelled; then the cancellation counts. Only for what ends soon."""
+    """Wait for the end of `work` however often this is cancelled; then the cancellation counts. `work` must be certain to end."""
     working = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
     while not working.done():
@@ -103,6 +105,39 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+class Line:
+    """Tasks that wait for their turn, first come, first served. Who lets one in counts it, so it cannot be overtaken."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def wait(self, leave: Callable[[], None]) -> None:
+        """Until let in. `leave`: called when this is cancelled after that, to give the turn back."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):  # it may have been passed over
+                    self._waiting.remove(turn)
+            else:
+                leave()
+            raise
+
+    def let_in(self) -> bool:
+        """Let in the one who has waited longest; returns whether there is one."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return True
+        return False
 
 
 class WakeUp:

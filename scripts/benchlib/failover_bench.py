@@ -147,12 +147,11 @@ async def _round(
 
         ends = {"worker": _kill_worker, "kill": _kill, "stop": _stop, "partition": partition, "database": crash}
         for fault in faults:
-            end = ends[fault]
             async with host(1, cluster.by_link(stock.dsn, folders[1])) as lost:
                 await _shared(lost, lasting, spares=spares)
                 # Every client is open, as in a fleet at work.
                 await bench.send(stock.sessions)
-                found[fault] = await bench.silence(lost, end)
+                found[fault] = await bench.silence(lost, ends[fault], one_shard=fault == "worker")
                 await link.repair()
     return found
 
@@ -178,14 +177,13 @@ async def _renewed(host: Daemon) -> None:
 
 
 async def _kill_worker(host: Daemon) -> float:
-    shards = (await host.status())["shards"]
-    os.kill(next(shard["pid"] for shard in shards if shard["shard"] == min(_shards(shards))), signal.SIGKILL)
+    os.kill((await _served(host))[0]["pid"], signal.SIGKILL)
     return time.time()
 
 
-def _shards(shards: list[dict[str, Any]]) -> set[int]:
-    """Those that the host of this status serves."""
-    return {shard["shard"] for shard in shards if shard["state"] == "running"}
+async def _served(host: Daemon) -> list[dict[str, Any]]:
+    """Its shards, as the status shows them."""
+    return [shard for shard in (await host.status())["shards"] if shard["state"] == "running"]
 
 
 async def _kill(host: Daemon) -> float:
@@ -224,11 +222,12 @@ class _Bench:
         dsn = self._stock.dsn
         self.producer = await psycopg.AsyncConnection.connect(dsn, autocommit=True, application_name="shardd-bench")
 
-    async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[float]]) -> Silence:
-        """Let a host meet a fault; returns when its devices had sent. `end` returns when that began, in POSIX seconds."""
-        mine = _shards((await host.status())["shards"])
-        if end is _kill_worker:
-            mine = {min(mine)}
+    async def silence(self, host: Daemon, end: Callable[[Daemon], Awaitable[float]], *, one_shard: bool) -> Silence:
+        """Let a host meet a fault; returns when its devices, or those of its first shard, had sent.
+
+        `end` returns when that began, in POSIX seconds.
+        """
+        mine = {shard["shard"] for shard in (await _served(host))[: 1 if one_shard else None]}
         devices = [session for session in self._stock.sessions if shard_of(session, SHARDS) in mine]
         at = await end(host)
         sent = [settled - at for settled in await self.send(devices)]

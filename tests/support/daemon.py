@@ -26,6 +26,7 @@ from shardd.cli.control import ask
 from shardd.state_files import ID_FILE
 
 PATIENCE = 60.0
+FINISHED = ("sent", "failed", "cancelled", "in_doubt")
 """Seconds after which a test fails because something hangs."""
 LOOK_AGAIN = 0.2
 """Seconds after which a condition is checked again without a notification."""
@@ -240,7 +241,7 @@ class Producer:
                 states = self.states()
             except psycopg.OperationalError:
                 states = Counter()
-            finished = sum(states[s] for s in ("sent", "failed", "cancelled", "in_doubt"))
+            finished = sum(states[state] for state in FINISHED)
             if finished >= count:
                 return states
             if finished > most:

@@ -181,7 +181,7 @@ class Client:
 
     @property
     def is_unanswered(self) -> bool:
-        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its proxy reached nobody."""
+        """Its login had no answer of WhatsApp, or an error of the server's own. Not: its proxy did not reach WhatsApp."""
         by_proxy = self.egress.proxy is not None and not self.egress.reached
         return self.failure is not None and self.failure.error_class in UNANSWERED and not by_proxy
 
@@ -226,11 +226,10 @@ class Client:
         """As `caught_up`, for up to `timeout` seconds; False: more may come. True also if the client has failed meanwhile."""
         return await self._backlog.wait_for_end(timeout)
 
-    async def explained(self) -> Failure | None:
-        """Why it failed, once that is known if its connection was lost a moment ago; None: it has not failed."""
+    async def explained(self) -> None:
+        """If its connection was lost a moment ago: wait until `failure` says why."""
         if self.egress.lost and self.failure is None:
             await _first(self._failed, timeout=2 * EXPLAIN)
-        return self.failure
 
     async def probe(self, timeout: float) -> bool:
         """Whether the server answers: one small round trip, bounded by `timeout` seconds."""
@@ -243,8 +242,7 @@ class Client:
     async def call(self, step: Callable[[], Awaitable[T]], timeout: float) -> T:
         """Call the library for something that hands over no message. Raises TimeoutError, ClientFailedError or NeonizeError."""
         working = await self._begin(step)
-        if not working.done():  # as most are that only ask the library's memory
-            await _first(working, self._failed, timeout=timeout)
+        await _first(working, self._failed, timeout=timeout)
         if working.done():
             return working.result()
         if self.failure is not None:
@@ -488,7 +486,9 @@ async def _finish(remaining: Callable[[], None] | None) -> None:
 
 
 async def _first(*futures: asyncio.Future[Any], timeout: float) -> None:
-    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    # As most calls are that only ask the library's memory, one is often done, and a wait is no small part of its CPU.
+    if not any(future.done() for future in futures):
+        await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _read(future: asyncio.Future[Any]) -> BaseException | None:

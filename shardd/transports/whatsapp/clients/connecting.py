@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from shardd.errors import DeviceUnavailableError
+from shardd.tasks import Line
 from shardd.transports.base import Events
 from shardd.transports.whatsapp.clients.visits import BUSY_RETRY
 from shardd.transports.whatsapp.clients.window import USUAL, ConnectWindow
@@ -28,7 +28,7 @@ class Turn:
 
     def __init__(self, began: float) -> None:
         self.began = began
-        self.dialled_at: float | None = None
+        self.dialled_at = began
         """Up to then the worker itself is busy with it, or with those before it."""
         self.hangs = False
         """It only waits for the network, and no longer counts against the window."""
@@ -45,8 +45,8 @@ class Connecting:
         self._changed = changed
         self._counted = 0
         self._hanging = 0
-        self._sends: deque[asyncio.Future[None]] = deque()
-        self._visits: deque[asyncio.Future[None]] = deque()
+        self._sends = Line()
+        self._visits = Line()
 
     @property
     def most(self) -> int:
@@ -87,46 +87,31 @@ class Connecting:
 
     def accepted(self, turn: Turn) -> None:
         """The device with this turn is logged in."""
-        if turn.dialled_at is not None:
-            self._window.accepted(asyncio.get_running_loop().time() - turn.dialled_at)
+        self._window.accepted(asyncio.get_running_loop().time() - turn.dialled_at)
 
     def refused(self, *, unanswered: bool) -> None:
         """A login failed; see `ConnectWindow.refused`."""
         self._window.refused(unanswered=unanswered)
         self._changed()
 
-    async def _enter(self, waiting: deque[asyncio.Future[None]]) -> None:
+    async def _enter(self, waiting: Line) -> None:
         if self._counted < self._window.size:
             self._counted += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
-        try:
-            await turn  # who lets it in counts it
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                with suppress(ValueError):  # it may have been passed over
-                    waiting.remove(turn)
-            else:
-                self._leave()
-            raise
+        else:
+            await waiting.wait(self._leave)
 
     def _leave(self) -> None:
         self._counted -= 1
         self._let_in()
 
     def _let_in(self) -> None:
-        while (waiting := self._sends or self._visits) and self._counted < self._window.size:
-            turn = waiting.popleft()
-            if not turn.done():
-                self._counted += 1
-                turn.set_result(None)
+        while self._counted < self._window.size and (self._sends.let_in() or self._visits.let_in()):
+            self._counted += 1
         self._changed()
 
     def _check(self, turn: Turn) -> None:
         """Whether it hangs: what is usual may have changed since it dialled."""
         loop = asyncio.get_running_loop()
-        assert turn.dialled_at is not None  # the caller has set it
         if (end := turn.dialled_at + self._window.patience) > loop.time():
             turn.expiry = loop.call_at(end, self._check, turn)
             return

@@ -12,10 +12,9 @@ import ctypes
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
 from neonize._binder import ProxySettings
@@ -25,6 +24,8 @@ from neonize.aioze.client import NewAClient
 from neonize.proto.Neonize_pb2 import JID, LogEntry
 from neonize.utils import ffmpeg as neonize_ffmpeg
 from neonize.utils.jid import Jid2String
+
+from shardd.tasks import Line
 
 __all__ = ["CHAT_HOST", "JID", "LibraryLock", "NewAClient", "adopt_loop", "connect", "format_jid", "parse_jid"]
 
@@ -116,13 +117,13 @@ class LibraryLock:
         self._inside = 0
         """Readers that have not certainly read."""
         self._writing = False
-        self._readers: deque[asyncio.Future[None]] = deque()
-        self._writers: deque[asyncio.Future[None]] = deque()
+        self._readers = Line()
+        self._writers = Line()
 
     async def read(self, call: Callable[[], asyncio.Future[Any]]) -> asyncio.Future[Any]:
         """Start a call that only reads; returns once it has certainly read, or is done."""
         if self._writing or self._writers:
-            await self._wait_in(self._readers, self._read)
+            await self._readers.wait(self._read)
         else:
             self._inside += 1
         try:
@@ -154,7 +155,7 @@ class LibraryLock:
     async def write(self) -> AsyncIterator[None]:
         """While this is held no other call is in the maps."""
         if self._writing or self._inside or self._writers:
-            await self._wait_in(self._writers, self._written)
+            await self._wait_to_write()
         else:
             self._writing = True
         try:
@@ -162,20 +163,12 @@ class LibraryLock:
         finally:
             self._written()
 
-    async def _wait_in(self, waiting: deque[asyncio.Future[None]], leave: Callable[[], None]) -> None:
-        """Until one may go on, which is noted by who lets it; `leave`: undo that."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+    async def _wait_to_write(self) -> None:
         try:
-            await turn
+            await self._writers.wait(self._written)
         except asyncio.CancelledError:
-            if turn.cancelled():
-                with suppress(ValueError):  # it may have been passed over
-                    waiting.remove(turn)
-                if waiting is self._writers and not self._writers and not self._writing:
-                    self._let_readers_in()
-            else:
-                leave()
+            if not self._writers and not self._writing:  # readers waited for this writer only
+                self._let_readers_in()
             raise
 
     def _read(self) -> None:
@@ -191,18 +184,12 @@ class LibraryLock:
             self._let_writer_in()
 
     def _let_readers_in(self) -> None:
-        while self._readers:
-            turn = self._readers.popleft()
-            if not turn.done():
-                self._inside += 1
-                turn.set_result(None)
+        while self._readers.let_in():
+            self._inside += 1
 
     def _let_writer_in(self) -> None:
-        while self._writers and not self._writing:
-            turn = self._writers.popleft()
-            if not turn.done():
-                self._writing = True
-                turn.set_result(None)
+        if not self._writing:
+            self._writing = self._writers.let_in()
 
 
 class ElasticThreads(ThreadPoolExecutor):

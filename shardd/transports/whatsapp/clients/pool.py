@@ -118,16 +118,18 @@ class Clients:
         async with slot.lock:
             if (client := self._fresh(slot, device)) is not None:  # another task did it while we waited
                 return client
-            old = slot.client
-            if old is not None and self._fits(old, device) and await old.probe(self._settings.probe_timeout):
-                return old
-            if old is not None:
+            if (old := slot.client) is not None:
+                if self._fits(old, device) and await old.probe(self._settings.probe_timeout):
+                    return old
                 await old.explained()
-            await self._close_client(slot)
-            if old is not None and old.session == device.session and old.failure is not None:
-                self._remember(slot, old.failure)
-                if old.failure.state not in (None, DeviceState.LOGGED_OUT):  # that one is for the stored session to say
-                    raise old.failure.as_error()  # such as a client elsewhere that replaced it
+                await self._close_client(slot)
+                if old.session == device.session and old.failure is not None:
+                    self._remember(slot, old.failure)
+                    if old.failure.state not in (
+                        None,
+                        DeviceState.LOGGED_OUT,
+                    ):  # that one is for the stored session to say
+                        raise old.failure.as_error()  # such as a client elsewhere that replaced it
             return await self._rebuild(slot, device, probe=probe)
 
     async def visit(self, device: DeviceSpec, *, late: bool, probe: bool = False) -> None:
@@ -431,13 +433,8 @@ class Clients:
         """Close a slot's client and wait for its end. The caller holds the lock."""
         client, slot.client = slot.client, None
         if client is not None:
-            closing = asyncio.ensure_future(client.close())
             try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                # Or the device would have another client before this one has ended.
-                await asyncio.wait([closing])
-                raise
+                await uncancelled(client.close())  # or the device would have another client before this one has ended
             finally:
                 self._room.release(at_once=self._closed)
                 self._reports.closed(slot.device_id)
