@@ -9,6 +9,7 @@ dial says how far away WhatsApp is, which is no reason to connect fewer. While W
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 from typing import Final
 
 START: Final = 2
@@ -29,8 +30,8 @@ HANGING: Final = 3.0
 """A login that takes so many times as long as usual hangs, and keeps no other from connecting."""
 LEAST_PATIENCE: Final = 1.0
 """Seconds after its dial before which none hangs."""
-MOST_PATIENCE: Final = 5.0
-"""Seconds after which one hangs, whatever is usual: a few far devices would make the others wait for those that never end."""
+KNOWN: Final = 15
+"""Logins whose median is usual: a few far devices change nothing, or the others would wait for those that never end."""
 
 
 class ConnectWindow:
@@ -45,8 +46,8 @@ class ConnectWindow:
         """Nothing has queued or failed yet: each dial lets one more in, as in TCP's slow start."""
         self._smoothed: float | None = None
         """Seconds from a turn to a dial."""
-        self._login: float | None = None
-        """Seconds from a dial to the end of a login, smoothed."""
+        self._logins = deque[float](maxlen=KNOWN)
+        """Seconds from a dial to the end of a login."""
         self._least = float("inf")
         self._least_before = float("inf")
         self._era_ends = float("-inf")
@@ -62,7 +63,7 @@ class ConnectWindow:
     @property
     def patience(self) -> float:
         """Seconds after its dial at which a login hangs. On a busy machine all are slow, and more would make it slower."""
-        return min(MOST_PATIENCE, max(LEAST_PATIENCE, HANGING * (self._login or 0.0)))
+        return max(LEAST_PATIENCE, HANGING * median(self._logins or (0.0,)))
 
     def dialled(self, seconds: float, now: float, *, full: bool) -> None:
         """A device took `seconds` from its turn to its dial; `full`: as many as allowed were connecting."""
@@ -75,7 +76,7 @@ class ConnectWindow:
 
     def accepted(self, seconds: float) -> None:
         """A device is logged in, so many seconds after its dial."""
-        self._login = _smooth(self._login, seconds)
+        self._logins.append(seconds)
         self._ended(failed=False)
 
     def refused(self, *, unanswered: bool) -> None:
