@@ -116,7 +116,8 @@ class SupervisorConfig(Section, reload="live"):
     spares: Annotated[int | None, Whole(0, 1000)] = setting(
         None,
         "Number of spare workers: started in advance, so that shards of a lost or stopped host, and those whose worker crashed, "
-        "send seconds earlier. null: as many as this host has to take over when another one is lost; none with one host.",
+        "send seconds earlier. null: as many as this host has to take over when another one is lost, and at least one; each "
+        "takes 60 to 90 MB.",
     )
     backoff: RestartBackoffConfig = section(
         RestartBackoffConfig, "Random waits before a crashed worker starts again, up to these limits."

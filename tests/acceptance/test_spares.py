@@ -16,7 +16,7 @@ def pids(status: dict[str, Any]) -> set[int]:
 async def test_the_spare_worker_of_another_node_sends_for_a_node_that_was_killed(
     make_daemon: Callable[..., Daemon], dsn: str, producer: Producer
 ) -> None:
-    one, two = (node_on(make_daemon, dsn, node=name) for name in ("one", "two"))
+    one, two = (node_on(make_daemon, dsn, node=name, supervisor={"spares": None}) for name in ("one", "two"))
     producer.add_devices(20)
     await one.start()
     await two.start()

@@ -54,7 +54,12 @@ class Daemon:
                 "sandbox": {"latency_min": "1ms", "latency_max": "5ms"},
                 "whatsapp": {"visit_every": "never"},  # tests count logins
             },
-            "supervisor": {"spawn_every": "10ms", "backoff": {"first": "100ms", "cap": "1s"}, "drain_timeout": "10s"},
+            "supervisor": {
+                "spawn_every": "10ms",
+                "backoff": {"first": "100ms", "cap": "1s"},
+                "drain_timeout": "10s",
+                "spares": 0,  # a process more for each test
+            },
             "log": {"level": "info", "format": "json"},
         }
         if dsn is not None:

@@ -1,9 +1,9 @@
 """Spare workers: processes that have loaded everything and wait for a shard, because loading takes seconds.
 
 A shard that is to be started takes one: that of a lost or stopped node, and that of a worker that crashed. There are as many as
-the node may have to take over, because it needs the memory of these workers then anyway, and they are a part of it. They are
-started one after the other, while no shard waits for a worker. A spare one has no shard, no client, no connection and no timer,
-and is the first that the kernel ends when memory is short.
+the node may have to take over, because it needs the memory of these workers then anyway, and they are a part of it; and at least
+one, because a worker may crash on any node. They are started one after the other, while no shard waits for a worker. A spare one
+has no shard, no client, no connection and no timer, and is the first that the kernel ends when memory is short.
 
 How it fails: without a spare a shard's worker is started as usual. One that dies is replaced after a backoff. One that another
 process would differ from, since the config, the installed files or the transports of the devices have changed, is replaced, too.
@@ -46,6 +46,8 @@ KEPT: Final = 60.0
 just now have no worker yet."""
 END_TIMEOUT: Final = 2.0
 """Seconds that the end of one may take at a stop: the workers of shards wait to be drained."""
+LEAST: Final = 1
+"""How many there are if the config does not say, on a node with no other to take over from, too."""
 NOTED: Final = 2
 """Deaths in a row that an operator should know about."""
 
@@ -76,7 +78,10 @@ class Spares(Service):
         transports: Callable[[], Iterable[str]],
         wanted: Callable[[], int],
     ) -> None:
-        """`lifeline`: see `launch`; `transports`: those that devices have; `wanted`: how many, if the config does not say."""
+        """`lifeline`: see `launch`; `transports`: those that devices have.
+
+        `wanted`: how many shards the node may have to take over.
+        """
         self._config = config
         self._lifeline = lifeline
         self._transports = transports
@@ -170,7 +175,7 @@ class Spares(Service):
 
     def _number(self) -> int:
         number = self._config.supervisor.spares
-        return self._wanted() if number is None else number
+        return max(LEAST, self._wanted()) if number is None else number
 
     def _spec(self) -> LaunchSpec:
         """What a spare that is started now would load."""

@@ -25,7 +25,7 @@ from tests.support.worker_pool import make_pool, run_first
 HANG = 60.0
 
 
-def config_of(state_dir: Path, more: str = "", *, spares: int = 1, shards: int = 1) -> Config:
+def config_of(state_dir: Path, more: str = "", *, spares: int | str = 1, shards: int = 1) -> Config:
     supervisor = f"{{spares: {spares}, spawn_every: 1m, backoff: {{first: 1h, cap: 1h}}}}"
     return parse_config(f"state_dir: {state_dir}\nshards: {shards}\nsupervisor: {supervisor}\n{more}", "test", {})
 
@@ -97,6 +97,13 @@ def has_loaded(pid: int, library: str) -> bool:
 
 def oom_score(pid: int | str) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_a_node_without_others_has_one_unless_the_config_says_otherwise(tmp_path: Path) -> None:
+    async with bed_of(config_of(tmp_path, spares="null")) as bed:
+        pid = await bed.spare()
+        bed.spares.look()
+        assert bed.pids == [pid]
 
 
 async def test_a_shard_that_is_taken_gets_the_spare_worker(bed: Bed) -> None:
@@ -204,7 +211,8 @@ async def test_it_follows_a_reload_of_the_config(bed: Bed, monkeypatch: pytest.M
     await bed.until(lambda: bed.pids != [spare] and bed.spares.ready == 1)
     assert f"GOMEMLIMIT={400 * 2**20}" in environ_of(bed.pids[0])
     # Those that are too many are kept for a while, then not.
-    bed.pool.configure(parse_config(f"state_dir: {bed.state_dir}\nworker: {{go_memory_limit: 400MiB}}", "test", {}))
+    fewer = config_of(bed.state_dir, "worker: {go_memory_limit: 400MiB}", spares=0)
+    bed.pool.configure(fewer)
     for _ in range(3):
         bed.spares.look()
     assert len(bed.spares._alive()) == 1
