@@ -78,6 +78,35 @@ need_packages() {
     install_packages "${missing[@]}"
 }
 
+_take_programs() {
+    local package=$1 program
+    shift
+    command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null ||
+        die "these programs are needed on the PATH: $*." "Debian and Ubuntu have them in the package $package."
+    # Not local: the trap runs when the function has ended, at the end of its shell.
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    say "taking from the Debian package $package, without installing it: $*"
+    # As root, apt would download as a user who cannot write to the folder.
+    local download=(apt-get --option APT::Sandbox::User=root download --quiet "$package")
+    (cd "$folder" && { "${download[@]}" || { can_install && apt-get update --quiet && "${download[@]}"; }; } > /dev/null) ||
+        die "apt-get could not download $package; see above." "If its lists are old or missing, as root: apt-get update"
+    dpkg-deb --extract "$folder/$package"_*.deb "$folder/tree"
+    for program in "$@"; do install --mode=755 "$folder/tree/usr/bin/$program" "$VENV/bin/$program"; done
+}
+
+# take_programs PACKAGE PROGRAM…: have programs of a Debian package in the virtual environment, unless they are on the PATH. They are
+# taken out of the package, because to install it would start a service: Prometheus would listen on port 9090 of every address. So
+# this needs no root. After prepare_venv.
+take_programs() {
+    local package=$1 program missing=()
+    shift
+    for program in "$@"; do
+        [ -x "$VENV/bin/$program" ] || command -v "$program" > /dev/null || missing+=("$program")
+    done
+    [ ${#missing[@]} -eq 0 ] || _one_at_a_time lib/setup.sh _take_programs "$package" "${missing[@]}"
+}
+
 _version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null; }
 _is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; }
 _makes_venvs() { "$1" -c 'import ensurepip, venv' 2> /dev/null; }

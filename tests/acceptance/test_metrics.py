@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import aiohttp
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.servers import free_port
 
-CONTAINER = Path(__file__).parents[2] / "config" / "container"
 SENT = 5
 
 
@@ -72,10 +68,6 @@ async def test_status_and_metrics_tell_what_an_operator_needs(
     assert found["shardd_settle_seconds_count", ""] == SENT
     assert found["shardd_claim_seconds_count", ""] >= 1
     assert 0 < found["shardd_send_seconds_sum", ""] < 60
-    rules = yaml.safe_load((CONTAINER / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
-    alarmed = {name for rule in rules for name in re.findall(r"\bshardd_\w+", rule["expr"])}
-    assert len(alarmed) > 7
-    assert alarmed <= {name for name, _ in found}
     shown = (await Command(daemon.config_file)("status")).out
     assert "1 ready, 3 parked (2 banned, 1 paused), 0 open clients" in shown
     assert "1 paused with 3 jobs" in shown

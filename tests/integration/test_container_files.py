@@ -169,6 +169,14 @@ def test_the_parts_find_each_other() -> None:
     assert f"127.0.0.1:{port['containerPort']}/health" in json.dumps(service("node")["healthcheck"])
 
 
+def test_what_compose_mounts_is_there() -> None:
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    sources = [volume.split(":")[0] for one in services.values() for volume in one.get("volumes", [])]
+    files = [source for source in sources if source.startswith(".")]
+    assert len(files) == 5
+    assert [file for file in files if not (FOLDER / file).is_file()] == []
+
+
 def test_pgbouncer_has_the_settings_of_the_documented_one() -> None:
     def settings(file: Path) -> dict[str, str]:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
 from shardd.cli.guide.library import CHAPTERS, page_names, read_page
-from shardd.cli.main import cli
 from tests.acceptance.test_guide_blocks import RUNS
+from tests.support.commands_in_text import COMMAND, assert_command_exists, commands_in
 from tests.support.guide import GUIDE, ON_A_FRESH_DEBIAN, PAGES, README, ROOT, blocks
 
 FOLDERS = (".ci", "config", "scripts", "shardd", "tests")
@@ -20,7 +19,6 @@ FOLDERS = (".ci", "config", "scripts", "shardd", "tests")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted(GUIDE.glob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
 ELSEWHERE = {("how-it-works", "mermaid")}
 """tests/unit/test_guide.py compares the diagrams with the tables."""
-COMMAND = re.compile(r"(?<![\w./-])shardd ([a-z][a-z-]*(?: [a-z][a-z-]*)?)([^;&|#\n]*)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -138,25 +136,15 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
     shell = [
         re.sub(r"(?:^|\s)# .*", "", block.text, flags=re.MULTILINE) for block in blocks(page) if block.language == "sh"
     ]
-    code = shell + re.findall(r"`([^`]+)`", prose)
-    for text in code:
+    for text in shell:
         yield from COMMAND.findall(text)
+    yield from commands_in(prose)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_and_its_options_exist(page: str) -> None:
-    context = click.Context(cli)
     for words, rest in commands(page):
-        first, _, second = words.partition(" ")
-        command = cli.get_command(context, first)
-        assert command is not None, words
-        if isinstance(command, click.Group):
-            inner = command.get_command(context, second) if second else None
-            assert inner is not None or not second, words
-            command = inner or command
-        options = {name for parameter in command.params for name in parameter.opts}
-        for option in re.findall(r"(?<!\S)(--[a-z-]+)", rest):
-            assert option in options | {"--help"}, (words, option)
+        assert_command_exists(words, rest)
 
 
 def test_commands_are_found() -> None:

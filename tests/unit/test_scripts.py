@@ -30,3 +30,18 @@ def test_a_script_that_is_asked_for_help_installs_and_runs_nothing(
     assert f"./scripts/{script}" in ran.stdout
     assert "set -euo" not in ran.stdout
     assert sorted(one.name for one in tmp_path.iterdir()) == ["scripts"]
+
+
+def test_programs_that_cannot_be_taken_from_debian_are_named(tmp_path: Path) -> None:
+    (tmp_path / "dirname").symlink_to("/usr/bin/dirname")
+    ran = subprocess.run(
+        ["/bin/bash", "-euc", f". {ROOT}/scripts/lib/setup.sh; take_programs prometheus no-such-program; echo went on"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "these programs are needed on the PATH: no-such-program" in ran.stderr
+    assert "in the package prometheus" in ran.stderr
