@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shardd.cli.control import ask_now
 from shardd.config import Config
+from shardd.control_client import ask_now
 from shardd.embedded import launch
 from shardd.errors import NotRunningError, SharddError
 

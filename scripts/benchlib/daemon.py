@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
 

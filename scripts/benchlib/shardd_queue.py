@@ -19,7 +19,7 @@ import yaml
 
 from benchlib.cluster import Cluster
 from benchlib.workload import BODY, DEVICES, device, insert_singly, recipient
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
 from shardd.queue.migrate import migrate

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from shardd.embedded.home import tied
 from shardd.errors import SharddError
 from stormlib.cable import Cable

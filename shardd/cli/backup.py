@@ -16,14 +16,13 @@ from typing import IO, Final
 import click
 
 from shardd.cli.backup_file import ARCHIVE, new_file
-from shardd.cli.control import glance
 from shardd.cli.database import command_pool, reach_alone, reach_dsn
 from shardd.cli.help import examples
 from shardd.cli.options import OneOf, config_option, database_config_option, run_async
 from shardd.cli.output import say
 from shardd.cli.psql import check_tls, psql_surroundings
-from shardd.cli.words import count
 from shardd.config import Config
+from shardd.control_client import glance
 from shardd.embedded.binaries import find_client
 from shardd.embedded.home import tied
 from shardd.errors import DatabaseError, UsageError
@@ -34,6 +33,7 @@ from shardd.queue.restoring import closed, end_what_may_be_done, sent_since, ser
 from shardd.state_files import Start, last_start
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
 from shardd.transports.whatsapp.sessions.store import SessionStore
+from shardd.words import count
 
 _PLAIN: Final = ["--no-owner", "--no-privileges"]
 """Rights are given by every start, roles belong to the server."""

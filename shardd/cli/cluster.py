@@ -20,13 +20,13 @@ from shardd.cli.nodes import NodeRow, look, moves_in_words, ranges, rows_of, sha
 from shardd.cli.options import database_config_option, database_configs_option, json_option, yes_option
 from shardd.cli.output import Text, make_console, number_text, print_json, say
 from shardd.cli.regions import list_regions
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.values import closest
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.leases import Node, all_nodes, set_cordoned
 from shardd.states import NodeState
+from shardd.words import count
 
 _node = click.argument("node", shell_complete=complete_nodes)
 

@@ -10,12 +10,12 @@ from shardd.cli.environment import adopt_environment
 from shardd.cli.help import examples
 from shardd.cli.options import default_config
 from shardd.cli.output import say, say_error
-from shardd.cli.words import count
 from shardd.config import Config, load_config, sample_config
 from shardd.config.on_host import doubtful
 from shardd.errors import ConfigError
 from shardd.pgbouncer import PgBouncerError, find_program
 from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_installed
+from shardd.words import count
 
 
 @click.group("config", epilog=examples("shardd config check"))

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from shardd.cli.control import ask, glance
 from shardd.cli.output import say
 from shardd.cli.processes import is_being_started
 from shardd.cli.running import run_coroutine
 from shardd.config import Config
+from shardd.control_client import ask, glance
 from shardd.embedded import EmbeddedPostgres, embedded_dsn, is_others, is_up, others_dsn
 from shardd.errors import AlreadyRunningError, DatabaseError, NotMigratedError, SharddError, UsageError
 from shardd.postgres.errors import has_no_room

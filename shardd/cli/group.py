@@ -26,11 +26,11 @@ from shardd.cli.output import (
     state_text,
     transport_text,
 )
-from shardd.cli.words import count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.groups import GroupAdmin, GroupRow, Member
+from shardd.words import count, moment_text
 
 GROUPS: Final = Listing[GroupRow](
     one="device group",

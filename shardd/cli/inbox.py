@@ -16,12 +16,12 @@ from shardd.cli.names import job_ids
 from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
 from shardd.cli.output import Facts, Lines, make_console, make_facts, print_json
-from shardd.cli.words import ago, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.inbox import InboxAdmin, InboxMessage
+from shardd.words import ago, moment_text
 
 
 def _what(message: InboxMessage) -> str:

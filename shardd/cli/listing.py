@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from shardd.cli.output import SANDBOX, Table, Text, make_console, make_table, print_json, sandbox_text
-from shardd.cli.words import count
+from shardd.words import count
 
 Row = TypeVar("Row")
 

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "campaign": "shardd.cli.campaign.commands:campaign_group",
     "cluster": "shardd.cli.cluster:cluster_group",
     "config": "shardd.cli.config:config_group",
+    "dashboard": "shardd.cli.dashboard:dashboard_group",
     "db": "shardd.cli.db:db_group",
     "device": "shardd.cli.device.commands:device_group",
     "drain": "shardd.cli.daemon:drain",

@@ -14,8 +14,8 @@ import click
 from shardd.cli.completion import complete_devices
 from shardd.cli.options import Decorator
 from shardd.cli.output import ask, say, say_error
-from shardd.cli.words import count
 from shardd.errors import UsageError
+from shardd.words import count
 
 SHOWN: Final = 10
 """Names that an error lists; the rest is counted."""

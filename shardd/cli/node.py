@@ -8,9 +8,9 @@ import stat
 from socket import gethostname
 from typing import Any, Final
 
-from shardd.cli.control import TIMEOUT, ask
 from shardd.cli.processes import is_start
 from shardd.config import Config
+from shardd.control_client import TIMEOUT, ask
 from shardd.errors import DatabaseError, NotRunningError, UnreachableError
 
 DATABASE_TIMEOUT: Final = 10.0

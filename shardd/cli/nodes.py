@@ -8,11 +8,11 @@ from itertools import groupby
 from typing import Any, Final
 
 from shardd.cli.output import Text, state_text
-from shardd.cli.words import ago
 from shardd.queue.database import Database
 from shardd.queue.leases import Node, all_nodes, held_leases
 from shardd.states import NodeState
 from shardd.supervisor.cluster.sharing import Move, Sharing, share
+from shardd.words import ago
 
 FREE: Final = "free"
 """Instead of the node that holds a shard."""

@@ -12,11 +12,11 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.names import COMPLETE, Refusals, short_names, some
 from shardd.cli.options import Decorator, all_of, database_config_option, json_list_option, json_option
 from shardd.cli.output import Facts, Text, make_console, make_facts, print_json, say
-from shardd.cli.words import count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.producers import Bindings, Bound, ProducerAdmin, ProducerRow, Role
+from shardd.words import count, moment_text
 
 LONGEST_ROLE: Final = 63
 """Bytes of a role's name in PostgreSQL."""

@@ -18,7 +18,6 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.nodes import NodeRow, look, moves_in_words, rows_of, sharing_as_json
 from shardd.cli.output import Text, make_console, number_text, print_json
 from shardd.cli.running import run_coroutine
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import SharddError
 from shardd.queue.leases import Node
@@ -26,6 +25,7 @@ from shardd.states import CAN_SEND
 from shardd.supervisor.cluster.picture import summary_of
 from shardd.supervisor.cluster.sharing import Sharing
 from shardd.supervisor.status import NodeSummary
+from shardd.words import count
 
 DEGRADED: Final = 1
 """Exit code when a region does not answer or is not healthy, as of `shardd status`."""

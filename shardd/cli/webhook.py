@@ -14,11 +14,11 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.names import unknown
 from shardd.cli.options import config_option, database_config_option, json_list_option, make_limit_option
 from shardd.cli.output import Text, make_console, number_text, say
-from shardd.cli.words import ago, count
 from shardd.config import Config, WebhookConfig
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.webhooks import FAILURES_KEPT, FailureRow, WebhookAdmin, WebhookRow
+from shardd.words import ago, count
 
 COUNT_MOST: Final = 100_000
 """Waiting events that are counted exactly."""

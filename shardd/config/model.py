@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, PrivateAttr
 
+from shardd.config.dashboard import DashboardConfig
 from shardd.config.events import EventsConfig, WebhookConfig
 from shardd.config.fields import Section, named_sections, section, setting
 from shardd.config.inbox import InboxConfig
@@ -89,6 +90,7 @@ class Config(Section, reload="restart"):
     )
     retention: RetentionConfig = section(RetentionConfig, "How long finished jobs and what belongs to them are kept.")
     control: ControlConfig = section(ControlConfig, "How to reach the running shardd.")
+    dashboard: DashboardConfig = section(DashboardConfig, "The web page for operators.")
     log: LogConfig = section(LogConfig, "What is logged, to stderr.")
 
     _source: Path | None = PrivateAttr(default=None)

@@ -35,6 +35,7 @@ from shardd.queue.opt_outs import OptOuts
 from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
+from shardd.supervisor.admin.dashboard import Dashboard
 from shardd.supervisor.admin.node import Node, SystemdReporter
 from shardd.supervisor.cluster.client_room import Host
 from shardd.supervisor.cluster.leases import LeaseKeeper
@@ -103,6 +104,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     control: Control,
     embedded: EmbeddedPostgres | None,
     database: str,
+    dsn: str,
     sessions_dsn: str,
     notes: Callable[[], Sequence[str]],
     ask_to_stop: Callable[[], None],
@@ -113,7 +115,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
 
     `lock`, `state_id`: of the state folder; `incarnation`: of this supervisor; `earlier`: those that ran on the folder before;
     `beats`: of the node's renewals; `end`: ends this supervisor with an error; `lifeline`: see `WorkerProcess`;
-    `database`: where it is, in words; `sessions_dsn`: of the sessions of devices; `notes`: for the status.
+    `database`: where it is, in words; `dsn`: of it; `sessions_dsn`: of the sessions of devices; `notes`: for the status.
     """
     current, steps, defects = CurrentConfig(config), Steps(), Defects()
     jobs = Jobs(pools.queue)
@@ -362,6 +364,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         scheduler.limits_changed(time.monotonic())
         router.wake()
 
+    dashboard = Dashboard(config, dsn)
     reload = Reload(current, notifier, reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)
     node = Node(
         current=current,
@@ -373,12 +376,13 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         device_sync=device_sync,
         state_watch=state_watch,
         library_watch=library_watch,
+        dashboard=dashboard,
         queue=periodic.queue,
         webhooks=webhooks.statuses,
         unattributed=lambda: reception.unattributed.count,
         reporters=(
             *(defects, poison, memory, workers, keeper, keeper.picture, scheduler, state_watch, recovery, opt_outs),
-            *(steps, claim_watch, visits, session_pool, library_watch),
+            *(steps, claim_watch, visits, session_pool, library_watch, dashboard),
             *reception.reporters,
             *periodic.reporters,
         ),
@@ -396,6 +400,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
             keeper.picture.notes,
             reception.unattributed.notes,
             spares.notes,
+            dashboard.notes,
             *(each.notes for each in listeners),
         ),
         database=database,
@@ -411,6 +416,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     # Stopped in the reverse order: the workers drain first, what they report is written, the leases go back last.
     services: list[Service] = [
         control,
+        dashboard,
         session_pool,
         ownership,
         renewal,

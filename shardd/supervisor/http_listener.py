@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class Listener:
         self._peers: dict[asyncio.BaseTransport, _Peer] = {}
         self._tasks = TaskSet()
         self._socket: asyncio.Server | None = None
-        app = web.Application(middlewares=[self._serve], client_max_size=max_body)
+        self._app = app = web.Application(middlewares=[self._serve], client_max_size=max_body)
         app.add_routes(routes)
         # The signature of a body covers its bytes as they were sent.
         self._runner = web.AppRunner(
@@ -76,8 +77,12 @@ class Listener:
             logger=_HTTP_LOG,
         )
 
-    async def listen(self, where: Path | tuple[str, int]) -> None:
-        """Listen on a UNIX socket, or a host and a port. Raises OSError.
+    def add(self, routes: list[web.RouteDef]) -> None:
+        """More routes, before it listens: such as those that need the listener."""
+        self._app.add_routes(routes)
+
+    async def listen(self, where: Path | tuple[str, int] | socket.socket) -> None:
+        """Listen on a UNIX socket, a host and a port, or a socket that listens already. Raises OSError.
 
         Called again, it continues on a new socket of the same path; connections to the old one live on.
         """
@@ -121,8 +126,10 @@ class Listener:
         if request.transport is not None:
             request.transport.abort()
 
-    async def _bind(self, where: Path | tuple[str, int]) -> asyncio.Server:
+    async def _bind(self, where: Path | tuple[str, int] | socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
+        if isinstance(where, socket.socket):
+            return await loop.create_server(self._connected, sock=where, backlog=BACKLOG)
         if isinstance(where, Path):
             return await loop.create_unix_server(self._connected, str(where), backlog=BACKLOG)
         return await loop.create_server(self._connected, *where, backlog=BACKLOG)

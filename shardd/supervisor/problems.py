@@ -32,6 +32,8 @@ class ProblemKind(StrEnum):
     STATE_FOLDER = "state_folder"
     CONTROL = "control"
     """Commands do not reach this node: its control socket is gone and cannot be created."""
+    DASHBOARD = "dashboard"
+    """The process of the web page ends, or hangs, again and again."""
     CLAIM = "claim"
     """Claims that no worker has, or that one has had for far longer than a send may take."""
     EVENTS = "events"

@@ -204,6 +204,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sessions: str | None = None
     """How the sessions of devices reach PostgreSQL, and why, in words; None: no device has one."""
     config: str | None
+    dashboard: str | None = None
+    """The URL of the web page; None: there is none."""
     nodes: list[NodeStatus] = []
     """All that share the database and have not stopped; empty until this node has its leases."""
     shards: list[ShardStatus]

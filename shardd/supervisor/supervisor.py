@@ -162,6 +162,7 @@ class Supervisor:
                 control=control,
                 embedded=self._embedded,
                 database="embedded" if self._embedded is not None else server_of(dsn),
+                dsn=dsn,
                 sessions_dsn=sessions,
                 notes=lambda: self._notes,
                 ask_to_stop=self.stop,

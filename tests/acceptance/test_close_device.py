@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from tests.support.daemon import Daemon, Producer
 
 

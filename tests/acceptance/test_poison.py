@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from tests.support.daemon import PATIENCE, Daemon, Producer, wait_gone
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from shardd.errors import UsageError
 from tests.support.daemon import Daemon, Producer, wait_gone
 

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from shardd.cli.control import ask
+from shardd.control_client import ask
 from shardd.state_files import ID_FILE
 
 PATIENCE = 60.0
@@ -60,6 +60,7 @@ class Daemon:
                 "drain_timeout": "10s",
                 "spares": 0,  # a process more for each test
             },
+            "dashboard": {"listen": None},  # all would have the same port
             "log": {"level": "info", "format": "json"},
         }
         if dsn is not None:
@@ -175,6 +176,11 @@ class Daemon:
             for pid, files in _processes_with(self.home / "journal")
             if not files and _is_spare_of(self.process.pid, pid)
         ]
+
+    def dashboard_pids(self) -> list[int]:
+        """The live processes of this daemon's dashboard."""
+        assert self.process is not None
+        return [pid for pid in _children(self.process.pid) if b"shardd.dashboard" in _command(pid)]
 
     async def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = await ask(self.socket, "GET", "/status")
@@ -300,6 +306,20 @@ def _is_spare_of(parent: int, pid: int) -> bool:
         return int(fields[1]) == parent and b"--spare" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _target(fd: Path) -> str:

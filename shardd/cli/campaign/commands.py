@@ -37,7 +37,6 @@ from shardd.cli.output import (
     say,
     state_text,
 )
-from shardd.cli.words import ago, count, moment_text, span
 from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
@@ -53,6 +52,7 @@ from shardd.queue.campaigns import (
 )
 from shardd.queue.database import Database
 from shardd.states import FINISHED, JobState
+from shardd.words import ago, count, moment_text, span
 
 WEIGHT: Final = Number(low=0.001, high=1000.0, what="one such as 2 or 0.5")
 TOP: Final = 10

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from shardd.cli.words import ago, count
 from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
+from shardd.words import ago, count
 
 WINDOW: Final = 600.0
 """Seconds that the rate is measured over, as `sent_lately` is."""

@@ -21,7 +21,6 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.names import Refusals, checked_names, confirm, without
 from shardd.cli.options import ReadBy, config_option, json_option, run_async
 from shardd.cli.output import Text, make_console, say
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values.network import DSN, PROXY_URL
@@ -30,6 +29,7 @@ from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from shardd.transports.whatsapp.sessions.store import StoredSession
+from shardd.words import count
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 WARNING: Final = (

@@ -18,7 +18,6 @@ from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
 from shardd.cli.options import OneOf, config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
-from shardd.cli.words import count
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports import REPORTING
 from shardd.config.transports.cloud_api import CLOUD_API, PHONE_NUMBER_ID
@@ -29,6 +28,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import CAN_SEND, DeviceState, JobState
+from shardd.words import count
 
 IN_FLIGHT_TIMEOUT: Final = 10.0
 """Seconds that `device remove --cancel-jobs` waits for jobs in flight."""

@@ -17,7 +17,6 @@ from typing import Final
 
 import click
 
-from shardd.cli.control import ask
 from shardd.cli.device.session import (
     CLOSE_TIMEOUT,
     LOGOUT_TIMEOUT,
@@ -33,8 +32,8 @@ from shardd.cli.nodes import look
 from shardd.cli.options import config_option, load_other_config, other_region_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.cli.regions import names_of
-from shardd.cli.words import count
 from shardd.config import Config
+from shardd.control_client import ask
 from shardd.errors import DatabaseError, NotRunningError, PairingError, SharddError, UsageError
 from shardd.hashing import shard_of
 from shardd.queue.devices import DeviceAdmin, DeviceRow
@@ -44,6 +43,7 @@ from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.sessions.importing import move_session
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from shardd.transports.whatsapp.sessions.store import SessionStore
+from shardd.words import count
 
 REPEAT: Final = "then repeat shardd device move"
 

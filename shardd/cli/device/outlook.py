@@ -11,15 +11,15 @@ from urllib.parse import quote
 
 import msgspec
 
-from shardd.cli.control import ask_now
-from shardd.cli.words import moment_text, span
 from shardd.config import Config
+from shardd.control_client import ask_now
 from shardd.errors import NotRunningError, SharddError
 from shardd.pacing import CLASSES, WARM_UP, DevicePace, Tally, daily_limit, next_send
 from shardd.queue.devices import DeviceRow
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook, make_outlook, why_held
 from shardd.visible import visible
+from shardd.words import moment_text, span
 
 SOON: Final = 3600.0
 """Seconds up to which a wait is shown without the moment at which it ends."""

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import click
 
-from shardd.cli.control import ask
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
@@ -18,6 +17,7 @@ from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.config import TRANSPORTS, Config
+from shardd.control_client import ask
 from shardd.errors import DatabaseError, NotRunningError, NotStartedError, PairingError, SharddError, UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceRow

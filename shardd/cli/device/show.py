@@ -21,7 +21,6 @@ from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import id_argument
 from shardd.cli.options import OneOf, database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
-from shardd.cli.words import ago, count, moment_text
 from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
 from shardd.config.values import format_duration
@@ -31,6 +30,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
+from shardd.words import ago, count, moment_text
 
 BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"

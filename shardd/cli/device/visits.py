@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shardd.cli.output import Facts
-from shardd.cli.words import ago, span
 from shardd.config import TRANSPORTS, Config
 from shardd.queue.devices import DeviceRow
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.visits import due_of, is_visited, last_visit
+from shardd.words import ago, span
 
 
 def visit_facts(device: DeviceRow, config: Config) -> Facts:

@@ -16,6 +16,7 @@ CHAPTERS: Final = {
     "Listen": ("replies", "opt-outs", "webhooks"),
     "Run": (
         "operate",
+        "dashboard",
         "failures",
         "producers",
         "several-hosts",

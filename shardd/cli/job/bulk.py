@@ -21,12 +21,12 @@ from shardd.cli.listing import Column, table_of
 from shardd.cli.names import SHOWN, Refusals, confirm, login_name
 from shardd.cli.options import Decorator, all_of, database_config_option, json_option, yes_option
 from shardd.cli.output import make_console, number_text, print_json, say, state_text
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
+from shardd.words import count
 
 CANCELLED_BY_HAND: Final = "cancelled by an operator"
 PROGRESS_FROM: Final = 10_000

@@ -27,13 +27,13 @@ from shardd.cli.output import (
     state_text,
     transport_text,
 )
-from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
+from shardd.words import ago, count, moment_text
 
 _SHOWN_OF_MEDIA: Final = 64
 """Characters that are shown of a data: URI, which contains a whole file."""

@@ -12,7 +12,6 @@ from typing import Final
 
 import click
 
-from shardd.cli.control import glance
 from shardd.cli.database import with_database
 from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
@@ -20,10 +19,10 @@ from shardd.cli.job.commands import device_text
 from shardd.cli.names import id_argument
 from shardd.cli.options import OneOf, ReadBy, database_config_option, json_option
 from shardd.cli.output import Facts, make_console, make_facts, print_json, say, state_text
-from shardd.cli.words import moment_text
 from shardd.config import Config
 from shardd.config.transports.definition import MEDIA_KINDS
 from shardd.config.values import Seconds, format_duration
+from shardd.control_client import glance
 from shardd.errors import DatabaseError, NotRunningError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
@@ -33,6 +32,7 @@ from shardd.queue.leases import is_any_served
 from shardd.queue.records import WholeJob
 from shardd.states import JobState
 from shardd.tasks import end_tasks, wait_for_event
+from shardd.words import moment_text
 
 UNANNOUNCED: Final = 1.0
 """Seconds after which the job is looked at without a notification, which may be missing."""

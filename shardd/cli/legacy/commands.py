@@ -19,7 +19,6 @@ from shardd.cli.legacy.run import take_over
 from shardd.cli.names import confirm
 from shardd.cli.options import ReadBy, config_option, json_option
 from shardd.cli.output import Console, Text, make_console, print_json, say
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.config.values import Seconds
 from shardd.config.values.network import DSN
@@ -29,6 +28,7 @@ from shardd.legacy.old_system import open_source, read_old_system
 from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report, Rows
 from shardd.legacy.tables import SESSIONS
+from shardd.words import count
 
 SOURCE_VARIABLE: Final = "SHARDD_IMPORT_FROM"
 SESSIONS_VARIABLE: Final = "SHARDD_IMPORT_SESSIONS"

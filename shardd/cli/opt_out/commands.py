@@ -33,7 +33,6 @@ from shardd.cli.options import (
 )
 from shardd.cli.output import Facts, make_console, make_facts, print_exactly, print_json, say
 from shardd.cli.regions import names_of
-from shardd.cli.words import ago, count, moment_text
 from shardd.config import Config
 from shardd.config.values import Seconds
 from shardd.errors import UsageError
@@ -41,6 +40,7 @@ from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting, ForgottenSince
 from shardd.queue.moving import copy_opt_outs
 from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
+from shardd.words import ago, count, moment_text
 
 SOURCES: Final = ("producer", "message", "operator", "import", "forgotten")
 MOST_NAMED: Final = 20

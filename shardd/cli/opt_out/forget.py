@@ -18,7 +18,6 @@ from shardd.cli.names import login_name, read_names
 from shardd.cli.opt_out.recipients import Spelling
 from shardd.cli.options import config_option, json_option
 from shardd.cli.output import ask, print_json, say
-from shardd.cli.words import count
 from shardd.config import Config
 from shardd.errors import SharddError, UnsafeFileError, UsageError
 from shardd.incoming_spool import IncomingSpool
@@ -26,6 +25,7 @@ from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting, Forgotten, OtherNode, Progress
 from shardd.state_files import ID_FILE
 from shardd.supervisor.inbound import receipt_spool
+from shardd.words import count
 
 WAIT: Final = 30.0
 """Seconds that it waits for jobs that are in flight."""

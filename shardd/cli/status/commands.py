@@ -23,17 +23,17 @@ import msgspec
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from shardd.cli.control import ask, glance
 from shardd.cli.help import examples
 from shardd.cli.node import ask_daemon
 from shardd.cli.options import ReadBy, daemon_config_option, json_option
 from shardd.cli.output import Console, Lines, Text, make_console, print_json, say
 from shardd.cli.status.view import render_status
-from shardd.cli.words import span
 from shardd.config import Config
 from shardd.config.values import Seconds
+from shardd.control_client import ask, glance
 from shardd.errors import NotRunningError, NotStartedError, SharddError, UsageError
 from shardd.supervisor.status import Status
+from shardd.words import span
 
 QUIET: Final = 1.0
 """Seconds of waiting before it is reported."""

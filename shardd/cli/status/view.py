@@ -12,9 +12,9 @@ from typing import Final
 from rich.console import Group, RenderableType
 
 from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
-from shardd.cli.words import count, span
 from shardd.states import CAN_SEND, NodeState, ShardState
 from shardd.supervisor.status import NO_STANDBY, NodeStatus, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.words import count, span
 
 WIDE: Final = 110
 """Width from which on words are written out and the worker's resources are shown."""

@@ -118,6 +118,8 @@ WebhookUrl = Annotated[str, Text(_check_webhook, secret=True)]
 """The receiver of a webhook; secret, because the path of such a URL is often a key."""
 PlatformUrl = Annotated[str, PLATFORM_URL]
 """An HTTP platform: `https://host[:port][/path]`, without a slash at its end."""
+DashboardAddress = Annotated[str, _listen(8484)]
+"""Where the dashboard listens: an IP address and a port."""
 MetricsAddress = Annotated[str, _listen(9464)]
 """`127.0.0.1:9464`: an IP address of this host, and a port."""
 CloudWebhookAddress = Annotated[str, _listen(8081)]

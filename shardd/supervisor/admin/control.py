@@ -12,6 +12,8 @@
 | POST /reload | read the config file again, like SIGHUP |
 | POST /shards/{n}/drain, /shards/{n}/restart | answers when it is done |
 | GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.scheduling.outlook.DeviceOutlook`) |
+| POST /dashboard/links | a link that signs one person in to the dashboard, once, within five minutes |
+| POST /dashboard/links/{token}/redeem | for the dashboard: whether a link's token is good, which uses it up |
 | POST /devices/{id}/close | close the device's client, so that another process may use its session |
 
 It answers from the begin of the start on; what needs a running node is refused until then. Errors come as {"error": "…"} with
@@ -103,6 +105,8 @@ class Control(Service):
             self._route("POST", "/shards/{shard}/restart", self._restart),
             self._route("GET", "/devices/{device}", self._outlook),
             self._route("POST", "/devices/{device}/close", self._close_device),
+            self._route("POST", "/dashboard/links", self._make_link),
+            self._route("POST", "/dashboard/links/{token}/redeem", self._redeem_link),
         ]
         self._listener = Listener("control", routes, most=MOST, patience=PATIENCE)
         self._page_listener = Listener("metrics", pages, most=MOST, patience=PATIENCE)
@@ -244,6 +248,16 @@ class Control(Service):
     async def _close_device(self, request: web.Request) -> object:
         await self._node.close_device(_device(request))
         return {"closed": True}
+
+    async def _make_link(self, _: web.Request) -> object:
+        dashboard = self._node.dashboard
+        if dashboard.url is None:
+            why = next(iter(dashboard.notes()), "no dashboard: dashboard.listen is null: set it, and restart shardd")
+            raise UsageError(why)
+        return {"url": f"{dashboard.url}sign-in/{dashboard.links.make()}"}
+
+    async def _redeem_link(self, request: web.Request) -> object:
+        return {"redeemed": self._node.dashboard.links.redeem(request.match_info["token"])}
 
 
 def _answers(path: Path) -> bool:

@@ -16,6 +16,7 @@ from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.queue.devices import PAUSED
 from shardd.states import DeviceState, ShardState, Verdict
+from shardd.supervisor.admin.dashboard import Dashboard
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_folder import StateWatch
 from shardd.supervisor.dispatch.router import Router
@@ -59,6 +60,7 @@ class Node:
     device_sync: DeviceSync
     state_watch: StateWatch
     library_watch: LibraryWatch
+    dashboard: Dashboard
     queue: Callable[[], QueueStatus | None]
     webhooks: Callable[[], list[WebhookStatus]]
     unattributed: Callable[[], int]
@@ -137,6 +139,7 @@ class Node:
             replication=self.replication(),
             sessions=self.sessions(),
             config=str(config.source) if config.source else None,
+            dashboard=self.dashboard.url,
             nodes=self.keeper.picture.statuses(),
             shards=shards,
             totals=sum_up(shards, sandbox_devices=sandbox),

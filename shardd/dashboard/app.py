@@ -1,0 +1,82 @@
+"""The routes of the site, and its life: from the listening socket to the end of the process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from shardd.dashboard import static_files
+from shardd.dashboard.pages import devices, jobs, overview, sign_in
+from shardd.dashboard.site import HEADERS, Site
+from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.queue.database import Database
+from shardd.supervisor.admin.dashboard import DashboardSetup
+from shardd.supervisor.http_listener import Handler, Listener
+
+MOST: Final = 256
+"""Connections at once; an open page has one, and a browser up to six while it loads."""
+PATIENCE: Final = 10.0
+"""Seconds in which a browser must have sent its request, or have taken its answer."""
+MAX_BODY: Final = 1 << 20
+"""Bytes of a request."""
+CONNECTIONS: Final = 4
+"""To the database, for all who look."""
+LOCK_TIMEOUT: Final = 3.0
+"""Seconds that an act waits for another transaction's lock."""
+
+
+@asynccontextmanager
+async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[None]:
+    """Serve the site during the block."""
+    database = Database(
+        setup.dsn,
+        application_name=f"shardd/{setup.node}/dashboard",
+        connect_timeout=setup.connect_timeout,
+        statement_timeout=setup.statement_timeout,
+        max_size=CONNECTIONS,
+        session=False,
+        lock_timeout=LOCK_TIMEOUT,
+    )
+    site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)))
+    # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
+    await database.pool.open()
+    live = overview.Live(site)
+    routes = [
+        *static_files.routes(),
+        *sign_in.routes(site),
+        *overview.routes(site, live),
+        *devices.routes(site),
+        *jobs.routes(site),
+        *site.missing(),
+    ]
+    listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
+    listener.add(_with_headers(listener, routes))
+    try:
+        await listener.listen(listening)
+        yield
+    finally:
+        await live.close()
+        await listener.close()
+        await database.close()
+
+
+def _with_headers(listener: Listener, routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
+    """The routes, with the headers that every answer has."""
+
+    def wrap(handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            with listener.working(request):
+                answer = await handler(request)
+            if not answer.prepared:
+                for name, value in HEADERS.items():
+                    answer.headers.setdefault(name, value)
+            return answer
+
+        return handle
+
+    return [web.RouteDef(route.method, route.path, wrap(route.handler), route.kwargs) for route in routes]

@@ -1,0 +1,70 @@
+"""An operator looks at the dashboard of a real daemon with a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+
+from playwright.async_api import Page, expect
+
+from tests.fixtures.browser import free_port, sign_in
+from tests.support.daemon import Daemon, Producer, wait_gone
+
+
+async def test_what_happens_shows_without_a_reload(
+    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
+) -> None:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await daemon.start()
+    await sign_in(page, daemon)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    await expect(page.locator(".tiles")).to_contain_text("0 of 0")
+    producer.add_devices(3)
+    await expect(page.locator(".tiles")).to_contain_text("3 of 3")
+    producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd1'")
+    await page.get_by_role("link", name="paused 1").click()
+    await expect(page.get_by_role("row", name="d1 paused")).to_be_visible()
+
+
+async def test_a_job_is_found_from_its_device(
+    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
+) -> None:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await daemon.start()
+    producer.add_devices(1)
+    producer.add_jobs(1, 1)
+    await producer.until_finished(daemon, 1)
+    site = await sign_in(page, daemon)
+    await page.goto(f"{site}/devices/d1")
+    await page.get_by_role("row", name=re.compile("sent")).get_by_role("link").first.click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(r"Job \d+ sent"))
+
+
+async def test_a_killed_process_is_replaced_and_its_browsers_sign_in_again(
+    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
+) -> None:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await daemon.start()
+    site = await sign_in(page, daemon)
+    (pid,) = daemon.dashboard_pids()
+    os.kill(pid, signal.SIGKILL)
+    await wait_gone(pid)
+    await page.goto(f"{site}/devices")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+    assert daemon.dashboard_pids() != [pid]
+    await sign_in(page, daemon)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+
+
+async def test_no_process_runs_before_anybody_looks_and_none_after_the_daemon(
+    make_daemon: Callable[..., Daemon], page: Page
+) -> None:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await daemon.start()
+    assert daemon.dashboard_pids() == []
+    await sign_in(page, daemon)
+    (pid,) = daemon.dashboard_pids()
+    daemon.kill()
+    await wait_gone(pid)

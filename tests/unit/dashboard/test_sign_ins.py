@@ -1,0 +1,81 @@
+"""Who is signed in, and for how long; links that sign in once."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardd.dashboard import sign_ins
+from shardd.dashboard.sign_ins import IDLE, SignIns
+from shardd.supervisor.admin import sign_in_links
+from shardd.supervisor.admin.sign_in_links import LIVES, SignInLinks
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_browser_is_signed_in_by_its_cookie_until_it_signs_out() -> None:
+    everyone = SignIns()
+    one, other = everyone.begin("ada"), everyone.begin("ada")
+    assert everyone.of(one.cookie) is one
+    everyone.end(one)
+    assert everyone.of(one.cookie) is None
+    assert everyone.of(other.cookie) is other
+    assert everyone.of(None) is None
+    assert everyone.of("") is None
+
+
+def test_a_sign_in_ends_when_nobody_uses_it() -> None:
+    clock = Clock()
+    everyone = SignIns(clock)
+    one = everyone.begin("ada")
+    clock.now += IDLE
+    assert everyone.of(one.cookie) is one
+    clock.now += IDLE
+    assert everyone.of(one.cookie) is one
+    clock.now += IDLE + 1
+    assert everyone.of(one.cookie) is None
+
+
+def test_the_longest_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_ins, "MOST", 2)
+    clock = Clock()
+    everyone = SignIns(clock)
+    first, second = everyone.begin("ada"), everyone.begin("bob")
+    clock.now += 1
+    everyone.of(first.cookie)
+    third = everyone.begin("cy")
+    assert [everyone.of(one.cookie) for one in (first, second, third)] == [first, None, third]
+
+
+def test_the_token_of_a_form_is_another_than_the_cookie() -> None:
+    everyone = SignIns()
+    one, other = everyone.begin("ada"), everyone.begin("ada")
+    assert one.wrote(one.form_token)
+    assert not one.wrote(one.cookie)
+    assert not one.wrote(other.form_token)
+    assert not one.wrote("")
+
+
+def test_a_link_is_good_once() -> None:
+    links = SignInLinks()
+    token = links.make()
+    assert links.redeem(token)
+    assert not links.redeem(token)
+    assert not links.redeem("another")
+
+
+def test_a_link_is_good_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(sign_in_links.time, "monotonic", clock)
+    links = SignInLinks()
+    early, late = links.make(), links.make()
+    clock.now += LIVES - 1
+    assert links.redeem(early)
+    clock.now += 1
+    assert not links.redeem(late)
