@@ -210,6 +210,9 @@ class RetentionConfig(Section, reload="live"):
         "How long a device group remembers which of its devices a recipient knows, counted from the last message. After that, "
         "another device may write to the recipient.",
     )
+    acts: Annotated[float, Seconds("1d", "3650d")] = setting(
+        "365d", "How long the audit log of the dashboard is kept: who did what, `shardd dashboard acts`."
+    )
 
 
 class ControlConfig(Section, reload="restart"):

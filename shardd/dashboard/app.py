@@ -12,11 +12,14 @@ from aiohttp import web
 
 from shardd.dashboard import static_files
 from shardd.dashboard.pages import devices, jobs, overview, sign_in
-from shardd.dashboard.site import HEADERS, Site
+from shardd.dashboard.site import CURRENT, HEADERS, Site
 from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.supervisor.admin.dashboard import DashboardSetup
 from shardd.supervisor.http_listener import Handler, Listener
+
+log = get_logger(__name__)
 
 MOST: Final = 256
 """Connections at once; an open page has one, and a browser up to six while it loads."""
@@ -55,7 +58,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         *site.missing(),
     ]
     listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
-    listener.add(_with_headers(listener, routes))
+    listener.add(_with_headers(site, listener, routes))
     try:
         await listener.listen(listening)
         yield
@@ -65,13 +68,14 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         await database.close()
 
 
-def _with_headers(listener: Listener, routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
-    """The routes, with the headers that every answer has."""
+def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
+    """The routes, with the headers that every answer has, and errors in words for people."""
 
     def wrap(handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            with listener.working(request):
-                answer = await handler(request)
+            CURRENT.set(request)
+            with listener.working_when_whole(request):
+                answer = await _answer(site, handler, request)
             if not answer.prepared:
                 for name, value in HEADERS.items():
                     answer.headers.setdefault(name, value)
@@ -80,3 +84,19 @@ def _with_headers(listener: Listener, routes: Iterable[web.RouteDef]) -> list[we
         return handle
 
     return [web.RouteDef(route.method, route.path, wrap(route.handler), route.kwargs) for route in routes]
+
+
+async def _answer(site: Site, handler: Handler, request: web.Request) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        answer = site.sorry(None, 413, f"The request is larger than {MAX_BODY >> 20} MiB.")
+        answer.force_close()
+        return answer
+    except web.HTTPException as error:
+        return site.sorry(None, error.status, f"{error.reason}.")
+    except (ConnectionError, web.RequestPayloadError):
+        raise  # nobody is there to read an answer
+    except Exception as error:  # a defect of ours
+        log.exception("a request failed", action="request_failed", listener="dashboard", error=error)
+        return site.sorry(None, 500, "This is a defect of shardd; its log has the details.")

@@ -1,4 +1,4 @@
-"""Who is signed in: browsers with a random cookie, in memory, until they sign out or have been idle for long.
+"""Who is signed in: browsers with a random cookie, in memory, until they sign out, have been idle for long, or a day is over.
 
 The cookie is new with each sign-in, so that nobody can plant one before. A second token, which only our own pages know, goes with
 every request that changes something: another site's page can make a browser send the cookie, and cannot read this.
@@ -11,22 +11,50 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 IDLE: Final = 12 * 3600.0
 """Seconds without a request after which a sign-in ends."""
+LASTS: Final = 24 * 3600.0
+"""Seconds after which it ends however much it is used."""
 MOST: Final = 1000
 """Sign-ins at a time; the one that was idle for longest makes room."""
 
 
+class Role(StrEnum):
+    """What somebody may do."""
+
+    LOOK = "look"
+    OPERATE = "operate"
+
+
+class How(StrEnum):
+    """How somebody signed in."""
+
+    LINK = "link"
+    PASSWORD = "password"  # noqa: S105  # a word of the audit log
+    PROXY = "proxy"
+
+
 @dataclass(slots=True)
 class SignIn:
-    """One browser."""
+    """One browser; of those whom the operator's proxy names, one person."""
 
     user: str
+    how: How
+    role: Role
+    address: str
+    """From where it began."""
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    began_at: float = 0.0
     used_at: float = 0.0
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether they may do something, and not only look."""
+        return self.role is Role.OPERATE
 
     def wrote(self, token: str) -> bool:
         """Whether a request that carries this token comes from a page of this sign-in."""
@@ -40,32 +68,35 @@ class SignIns:
         self._clock = clock
         self._by_cookie: dict[str, SignIn] = {}
 
-    def begin(self, user: str) -> SignIn:
+    def begin(self, user: str, how: How, role: Role, address: str) -> SignIn:
         """A new one."""
-        self._drop_idle()
+        self._drop_over()
         if len(self._by_cookie) >= MOST:
             self.end(min(self._by_cookie.values(), key=lambda one: one.used_at))
-        made = SignIn(user, used_at=self._clock())
+        now = self._clock()
+        made = SignIn(user, how, role, address, began_at=now, used_at=now)
         self._by_cookie[made.cookie] = made
         return made
 
     def of(self, cookie: str | None) -> SignIn | None:
-        """The one with this cookie, which is not idle any more; None: nobody's."""
+        """The one with this cookie, unless it is over; None: nobody's."""
         found = self._by_cookie.get(cookie or "")
         if found is None:
             return None
-        now = self._clock()
-        if now > found.used_at + IDLE:
+        if self._is_over(found):
             self.end(found)
             return None
-        found.used_at = now
+        found.used_at = self._clock()
         return found
 
     def end(self, one: SignIn) -> None:
         """Sign out."""
         self._by_cookie.pop(one.cookie, None)
 
-    def _drop_idle(self) -> None:
+    def _is_over(self, one: SignIn) -> bool:
         now = self._clock()
-        for one in [one for one in self._by_cookie.values() if now > one.used_at + IDLE]:
+        return now > one.used_at + IDLE or now > one.began_at + LASTS
+
+    def _drop_over(self) -> None:
+        for one in [one for one in self._by_cookie.values() if self._is_over(one)]:
             self.end(one)

@@ -1,9 +1,18 @@
-"""What every page of the site has in common: who is signed in, its templates, its headers, its answers to errors."""
+"""What every page of the site has in common: who is signed in and what they may do, its templates, its headers, its answers.
+
+**Acts** are requests other than GET, by htmx. The handler is wrapped by `Site.signed_in`, which lets nobody through without the
+role `operate` and the token of the page. It does its work, calls `Site.acted`, and answers with `Site.done`: its words appear on
+the page (`role="status"`), whose content is then asked for anew, as a whole page. Every error is answered with `Site.sorry`:
+words on the page (`role="alert"`) when it was htmx that asked. What cannot be undone asks first: `hx-confirm="Cancel 12 jobs? …"`
+on a button opens a dialog whose buttons are the button's own words, and Back. A template has a button only
+`{% if sign_in.may_operate %}`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -15,14 +24,18 @@ from aiohttp import web
 
 from shardd import __version__
 from shardd.dashboard import static_files
+from shardd.dashboard.audit import Actor, Audit
 from shardd.dashboard.sign_ins import SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.errors import DatabaseError, NotRunningError, SharddError, UsageError
+from shardd.queue.acts import DONE
 from shardd.queue.database import Database
 from shardd.words import ago, count, moment_text, span
 
 COOKIE: Final = "shardd"
 FORM_TOKEN: Final = "X-Shardd-Token"  # noqa: S105  # the name of a header
+SAFE: Final = frozenset({"GET", "HEAD"})
+"""Methods of requests that change nothing."""
 HEADERS: Final = {
     # Neither a script nor a style inside a page, and nothing from or to another host.
     "Content-Security-Policy": (
@@ -35,6 +48,8 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+CURRENT: Final[ContextVar[web.Request]] = ContextVar("request")
+"""The request that is being answered."""
 Page = Callable[[web.Request, SignIn], Awaitable[web.StreamResponse]]
 
 
@@ -63,6 +78,10 @@ class Site:
     supervisor: SupervisorClient
     sign_ins: SignIns = field(default_factory=SignIns)
     templates: jinja2.Environment = field(default_factory=_templates)
+    audit: Audit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.audit = Audit(self.database, self.node)
 
     def render(self, name: str, sign_in: SignIn | None, **values: Any) -> str:
         """A template, with what all of them may use."""
@@ -75,8 +94,26 @@ class Site:
         return web.Response(text=self.render(name, sign_in, **values), content_type="text/html", status=status)
 
     def sorry(self, sign_in: SignIn | None, status: int, words: str) -> web.Response:
-        """A page that says why there is no other."""
-        return self.page("sorry.html", sign_in, status=status, words=words)
+        """A page that says why there is no other; to htmx, words for the page that is open."""
+        if CURRENT.get().headers.get("HX-Request") != "true":
+            return self.page("sorry.html", sign_in, status=status, words=words)
+        answer = self.page("said.html", sign_in, status=status, words=words, failed=True)
+        answer.headers.update({"HX-Retarget": "#failed", "HX-Reswap": "innerHTML"})
+        return answer
+
+    def done(self, sign_in: SignIn, words: str) -> web.Response:
+        """The answer to an act that was carried out: words for the page that is open, which then shows its content anew."""
+        answer = self.page("said.html", sign_in, words=words, failed=False)
+        answer.headers.update({"HX-Retarget": "#done", "HX-Reswap": "innerHTML", "HX-Trigger": "acted"})
+        return answer
+
+    async def acted(self, actor: Actor, act: str, target: str = "", detail: str = "", *, result: str = DONE) -> None:
+        """Write to the audit log what was done in this request: `act` such as `pause`, `target` such as `device d1`.
+
+        `result`: why it was not carried out. Errors that a handler raises are written by `signed_in`. No text of a message and no
+        number of a person: the log is kept when somebody is forgotten.
+        """
+        await self.audit.record(actor, CURRENT.get().remote or "", act, target, detail, result=result)
 
     def missing(self) -> list[web.RouteDef]:
         """The answer to every other path, in words."""
@@ -84,23 +121,39 @@ class Site:
         async def handle(_: web.Request, sign_in: SignIn) -> web.Response:
             return self.sorry(sign_in, 404, "There is no such page.")
 
-        return [web.get("/{path:.*}", self.signed_in(handle))]
+        return [web.route("*", "/{path:.*}", self.signed_in(handle))]
 
-    def signed_in(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """A handler for those who are signed in; the others get the page that tells how to."""
+    def signed_in(
+        self, page: Page, *, operate: bool | None = None
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """A handler for those who are signed in; the others get the page that tells how to.
+
+        `operate`: only for those who may; None: if the request is other than GET.
+        """
 
         async def handle(request: web.Request) -> web.StreamResponse:
             sign_in = self.sign_ins.of(request.cookies.get(COOKIE))
             if sign_in is None:
-                return self.page("sign-in.html", None, status=401)
-            if request.method != "GET" and not sign_in.wrote(request.headers.get(FORM_TOKEN, "")):
+                answer = self.page("sign-in.html", None, status=401)
+                answer.headers["HX-Refresh"] = "true"  # htmx loads the page again, which shows how to sign in
+                return answer
+            acts = request.method not in SAFE
+            if acts and not sign_in.wrote(request.headers.get(FORM_TOKEN, "")):
                 return self.sorry(
                     sign_in, 403, "This request does not come from a page of this sign-in. Reload the page."
                 )
+            if (acts if operate is None else operate) and not sign_in.may_operate:
+                words = f"{sign_in.user} may look, and not operate."
+                if acts:
+                    await self.acted(sign_in, request.method, request.path, result=words)
+                return self.sorry(sign_in, 403, words)
             try:
                 return await page(request, sign_in)
             except SharddError as error:
-                return self.sorry(sign_in, *_failure(error))
+                status, words = _failure(error)
+                if acts:
+                    await self.acted(sign_in, request.method, request.path, result=words)
+                return self.sorry(sign_in, status, words)
 
         return handle
 

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, cast
 
@@ -120,6 +120,18 @@ class Listener:
         finally:
             if peer is not None:
                 peer.working = False
+
+    @contextmanager
+    def working_when_whole(self, request: web.Request) -> Iterator[None]:
+        """As `working`, from the end of the request's body on: a peer that is slow to send it is overdue all the same."""
+        with ExitStack() as work:
+            ended = False
+            # aiohttp calls back at once for a body that is here.
+            request.content.on_eof(lambda: None if ended else work.enter_context(self.working(request)))
+            try:
+                yield
+            finally:
+                ended = True
 
     def hang_up(self, request: web.Request) -> None:
         """Close the connection at once, without an answer."""

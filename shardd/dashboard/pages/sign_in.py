@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from shardd.dashboard.sign_ins import IDLE, SignIn
+from shardd.dashboard.sign_ins import IDLE, How, Role, SignIn
 from shardd.dashboard.site import COOKIE, Site
 
 BY_LINK: Final = "whoever has the link"
@@ -27,13 +27,15 @@ def routes(site: Site) -> list[web.RouteDef]:
         token = _token(request)
         if token is None or not (await site.supervisor.ask("POST", f"/dashboard/links/{token}/redeem"))["redeemed"]:
             return site.sorry(None, 403, "This link was used already, or is older than five minutes. Make another one.")
-        made = site.sign_ins.begin(BY_LINK)
+        made = site.sign_ins.begin(BY_LINK, How.LINK, Role.OPERATE, request.remote or "")
+        await site.acted(made, "sign in")
         answer = web.Response(status=303, headers={"Location": "/"})
         answer.set_cookie(COOKIE, made.cookie, max_age=int(IDLE), httponly=True, samesite="Strict", path="/")
         return answer
 
     async def sign_out(_: web.Request, sign_in: SignIn) -> web.Response:
         site.sign_ins.end(sign_in)
+        await site.acted(sign_in, "sign out")
         answer = web.Response(headers={"HX-Redirect": "/"})
         answer.del_cookie(COOKIE)
         return answer
@@ -41,7 +43,7 @@ def routes(site: Site) -> list[web.RouteDef]:
     return [
         web.get("/sign-in/{token}", show),
         web.post("/sign-in/{token}", sign_in),
-        web.post("/sign-out", site.signed_in(sign_out)),
+        web.post("/sign-out", site.signed_in(sign_out, operate=False)),
     ]
 
 

@@ -122,3 +122,14 @@ WITH gone AS (
     RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+-- name: forget_acts
+-- Deletes up to `most` acts of the audit log that are older than `acts` seconds. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.acts
+     WHERE id = ANY (array(
+         SELECT first.id FROM (SELECT id, at FROM shardd.acts ORDER BY id LIMIT %(most)s) first
+          WHERE first.at < now() - make_interval(secs => %(acts)s)))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;

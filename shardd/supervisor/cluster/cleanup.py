@@ -83,6 +83,7 @@ async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConf
         "finished": keep.finished,
         "dedupe_keys": keep.dedupe_keys,
         "contacts": keep.contacts,
+        "acts": keep.acts,
         "days": DAYS,
         "most": RETENTION_CHUNK,
         "inbox": inbox.keep,
@@ -97,6 +98,7 @@ async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConf
         "order_groups": partial(_delete, "forget_order_groups", database, ages),
         "days": partial(_delete, "forget_days", database, ages),
         "messages": partial(_delete, "forget_messages", database, ages),
+        "acts": partial(_delete, "forget_acts", database, ages),
         "nodes": partial(_delete, "forget_nodes", database, ages),
         "epochs": partial(_delete, "forget_epochs", database, ages),
     }

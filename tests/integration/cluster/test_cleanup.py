@@ -26,7 +26,18 @@ NOW = datetime.now(UTC)
 FIXED = {"migrations", "releases", "settings", "transports", "device_states", "country_codes", "pseudonym_key"}
 WORKED_OFF = {"jobs", "order_groups", "lane_waits", "forgetting", "webhook_failures", "deleted_media"}
 KEPT_FOR_A_TIME = {
-    *("archive", "dedupe_keys", "contacts", "device_days", "campaign_days", "messages", "outbox", "nodes", "epochs"),
+    *(
+        "archive",
+        "dedupe_keys",
+        "contacts",
+        "device_days",
+        "campaign_days",
+        "messages",
+        "outbox",
+        "nodes",
+        "epochs",
+        "acts",
+    ),
 }
 ONE_EACH = {
     *("devices", "device_groups", "device_group_members", "device_visits", "pairings", "leases", "campaigns"),

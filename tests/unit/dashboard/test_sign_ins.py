@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from shardd.dashboard import sign_ins
-from shardd.dashboard.sign_ins import IDLE, SignIns
+from shardd.dashboard.sign_ins import IDLE, LASTS, How, Role, SignIn, SignIns
 from shardd.supervisor.admin import sign_in_links
 from shardd.supervisor.admin.sign_in_links import LIVES, SignInLinks
+
+
+def begin(everyone: SignIns, user: str) -> SignIn:
+    return everyone.begin(user, How.PASSWORD, Role.LOOK, "192.0.2.1")
 
 
 class Clock:
@@ -21,7 +25,7 @@ class Clock:
 
 def test_a_browser_is_signed_in_by_its_cookie_until_it_signs_out() -> None:
     everyone = SignIns()
-    one, other = everyone.begin("ada"), everyone.begin("ada")
+    one, other = begin(everyone, "ada"), begin(everyone, "ada")
     assert everyone.of(one.cookie) is one
     everyone.end(one)
     assert everyone.of(one.cookie) is None
@@ -33,12 +37,24 @@ def test_a_browser_is_signed_in_by_its_cookie_until_it_signs_out() -> None:
 def test_a_sign_in_ends_when_nobody_uses_it() -> None:
     clock = Clock()
     everyone = SignIns(clock)
-    one = everyone.begin("ada")
+    one = begin(everyone, "ada")
     clock.now += IDLE
     assert everyone.of(one.cookie) is one
-    clock.now += IDLE
+    clock.now += 0.5 * IDLE
     assert everyone.of(one.cookie) is one
+    other = begin(everyone, "ada")
     clock.now += IDLE + 1
+    assert everyone.of(other.cookie) is None
+
+
+def test_a_sign_in_ends_after_a_day_however_much_it_is_used() -> None:
+    clock = Clock()
+    everyone = SignIns(clock)
+    one = begin(everyone, "ada")
+    for _ in range(4):
+        clock.now += LASTS / 4
+        assert everyone.of(one.cookie) is one
+    clock.now += 1
     assert everyone.of(one.cookie) is None
 
 
@@ -46,16 +62,16 @@ def test_the_longest_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sign_ins, "MOST", 2)
     clock = Clock()
     everyone = SignIns(clock)
-    first, second = everyone.begin("ada"), everyone.begin("bob")
+    first, second = begin(everyone, "ada"), begin(everyone, "bob")
     clock.now += 1
     everyone.of(first.cookie)
-    third = everyone.begin("cy")
+    third = begin(everyone, "cy")
     assert [everyone.of(one.cookie) for one in (first, second, third)] == [first, None, third]
 
 
 def test_the_token_of_a_form_is_another_than_the_cookie() -> None:
     everyone = SignIns()
-    one, other = everyone.begin("ada"), everyone.begin("ada")
+    one, other = begin(everyone, "ada"), begin(everyone, "ada")
     assert one.wrote(one.form_token)
     assert not one.wrote(one.cookie)
     assert not one.wrote(other.form_token)
