@@ -124,10 +124,32 @@ class ConfigError(SharddError):
     """Whether that is all that is wrong."""
 
 
+class PairingFailure(StrEnum):
+    """Why a device was not paired."""
+
+    WRONG_NUMBER = "wrong_number"  # the device has another number
+    TAKEN = "taken"  # another device has this number
+    TIMEOUT = "timeout"  # nobody linked a phone
+    NO_CODE = "no_code"  # WhatsApp gave none for this number
+    NOT_LINKED = "not_linked"  # the phone or WhatsApp refused
+    NO_LOGIN = "no_login"  # linked, but the new session could not log in
+    OUTDATED = "outdated"  # WhatsApp refuses the library's version
+    BANNED = "banned"
+    UNREACHABLE = "unreachable"  # WhatsApp, or the proxy
+    BUSY = "busy"  # another process pairs the device
+    CHANGED = "changed"  # the device was changed or removed meanwhile
+    DATABASE = "database"
+    ENDED = "ended"  # its process, without an outcome
+
+
 class PairingError(SharddError):
     """A device was not paired; nothing has changed, so it can be tried again."""
 
     exit_code = 75
+
+    def __init__(self, text: str, failure: PairingFailure = PairingFailure.ENDED) -> None:
+        super().__init__(text)
+        self.failure = failure
 
 
 class JournalError(SharddError):

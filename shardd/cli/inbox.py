@@ -9,7 +9,6 @@ import click
 
 from shardd.cli.completion import complete_devices
 from shardd.cli.database import with_database
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import job_ids
@@ -21,6 +20,7 @@ from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.inbox import InboxAdmin, InboxMessage
+from shardd.queue.unknown_device import unknown_device
 from shardd.words import ago, moment_text
 
 

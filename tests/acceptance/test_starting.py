@@ -11,9 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from shardd.cli.device.session import SessionContext
 from shardd.config import load_config
 from shardd.embedded.home import find_home
+from shardd.pairing.context import SessionContext, session_settings
 from shardd.queue.database import Database
 from tests.support.command import Command
 from tests.support.daemon import PATIENCE, Daemon
@@ -107,7 +107,7 @@ async def test_a_start_waits_for_a_command_that_runs_the_database_and_says_so(no
         assert (late.code, "not ready after 1.5 s: waiting for a command" in late.err) == (75, True), late.err
         # A logout, or a pairing, is such a command, and must not wait for the daemon in turn: no client is open yet.
         config = load_config(node.config_file)
-        await SessionContext(config, Database(""), "").close_client("d1")
+        await SessionContext(session_settings(config, ""), Database("")).close_client("d1")
     await node.wait_said("READY=1")
 
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import click
 
-from shardd.cli.device.session import WITH_SESSIONS, SessionContext, open_session_context
+from shardd.cli.device.session import open_session_context
 from shardd.cli.device.settings import check_gaps, read_setting
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
@@ -24,6 +24,7 @@ from shardd.cli.output import Text, make_console, say
 from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values.network import DSN, PROXY_URL
+from shardd.pairing.context import WITH_SESSIONS, SessionContext
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import

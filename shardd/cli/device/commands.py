@@ -12,7 +12,6 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
@@ -27,6 +26,7 @@ from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import CAN_SEND, DeviceState, JobState
 from shardd.words import count
 

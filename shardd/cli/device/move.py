@@ -17,15 +17,7 @@ from typing import Final
 
 import click
 
-from shardd.cli.device.session import (
-    CLOSE_TIMEOUT,
-    LOGOUT_TIMEOUT,
-    WITH_SESSIONS,
-    SessionContext,
-    close_path,
-    open_session_context,
-)
-from shardd.cli.device.unknown import unknown_device
+from shardd.cli.device.session import LOGOUT_TIMEOUT, open_session_context
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
 from shardd.cli.nodes import look
@@ -36,9 +28,11 @@ from shardd.config import Config
 from shardd.control_client import ask
 from shardd.errors import DatabaseError, NotRunningError, PairingError, SharddError, UsageError
 from shardd.hashing import shard_of
+from shardd.pairing.context import CLOSE_TIMEOUT, WITH_SESSIONS, SessionContext, close_path
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.moving import Arrivals, Departures, copy_opt_outs, gone_with, has_gone
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import CAN_SEND, DeviceState
 from shardd.transports.whatsapp.sessions.importing import move_session
 from shardd.transports.whatsapp.sessions.setup import prepare_store
@@ -173,7 +167,7 @@ class Move:
         """Have the node that serves the device close its client; what `_lease` returns. Raises SharddError."""
         shard, epoch = await self._lease()
         if epoch is not None:
-            await ask(self.here.config.control_socket, "POST", close_path(self.device_id), timeout=CLOSE_TIMEOUT)
+            await ask(self.here.control_socket, "POST", close_path(self.device_id), timeout=CLOSE_TIMEOUT)
         return shard, epoch
 
     async def _lease(self) -> tuple[int, int | None]:
@@ -185,7 +179,7 @@ class Move:
             return shard, None
         own: list[int | None] = []
         with suppress(NotRunningError):
-            status = await ask(self.here.config.control_socket, "GET", "/status")
+            status = await ask(self.here.control_socket, "GET", "/status")
             own = [one["epoch"] for one in status["shards"] if one["shard"] == shard]
         if own != [holder.epoch]:
             raise UsageError(
@@ -217,6 +211,6 @@ async def _has(context: SessionContext, session: str) -> bool:
     try:
         return await store.session_digest(session) is not None
     except DatabaseError as error:
-        raise DatabaseError(f"{context.config.source}: {error}") from error
+        raise DatabaseError(f"{context.settings.source}: {error}") from error
     finally:
         await store.close()

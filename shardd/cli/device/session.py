@@ -3,102 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import quote
 
 import click
 
 from shardd.cli.database import command_pool, reach_dsn
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
 from shardd.cli.options import config_option, run_async, yes_option
 from shardd.cli.output import say
-from shardd.config import TRANSPORTS, Config
-from shardd.control_client import ask
-from shardd.errors import DatabaseError, NotRunningError, NotStartedError, PairingError, SharddError, UsageError
-from shardd.queue.database import Database
-from shardd.queue.devices import DeviceAdmin, DeviceRow
-from shardd.queue.sessions import SessionAdmin, number_of
+from shardd.config import Config
+from shardd.errors import DatabaseError, PairingError, PairingFailure, SharddError, UsageError
+from shardd.pairing.context import SessionContext, session_settings
+from shardd.queue.sessions import number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.supervisor.cluster.session_store import sessions_dsn_of
-from shardd.transports.whatsapp.linking.hearing import Hearing
-from shardd.transports.whatsapp.linking.unlinking import forget_session, unlink
+from shardd.transports.whatsapp.linking.unlinking import forget_session
 
-CLOSE_TIMEOUT: Final = 70.0
-"""Seconds in which the daemon answers; it gives a worker one minute to close a client."""
 LOGOUT_TIMEOUT: Final = 600.0
 """Seconds for which a logout excludes a pairing; each of its steps has a shorter timeout."""
-WITH_SESSIONS: Final = tuple(name for name, definition in TRANSPORTS.items() if definition.has_sessions)
-"""Transports whose devices have sessions."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionContext:
-    """Both databases, and the client that a daemon may have open."""
-
-    config: Config
-    database: Database
-    store: str
-    """The DSN of the session store."""
-
-    @property
-    def sessions(self) -> SessionAdmin:
-        """Which session belongs to which device."""
-        return SessionAdmin(self.database)
-
-    @property
-    def pgbouncer(self) -> bool:
-        """Whether the store is behind PgBouncer."""
-        return self.config.transports.whatsapp.pgbouncer
-
-    async def device(self, device_id: str) -> DeviceRow:
-        """A device that can have a session. Raises UsageError for any other."""
-        found = await DeviceAdmin(self.database).find(ids=[device_id])
-        if not found:
-            add = f"add it first: shardd device add {device_id} --transport {WITH_SESSIONS[0]}"
-            raise await unknown_device(self.database, device_id, add)
-        if found[0].transport not in WITH_SESSIONS:
-            raise UsageError(
-                f"device {device_id} sends by {found[0].transport}: only {' and '.join(WITH_SESSIONS)} devices have a session"
-            )
-        return found[0]
-
-    def proxy_of(self, device: DeviceRow) -> str | None:
-        """The proxy of the device's connections."""
-        return device.proxy or self.config.transports.whatsapp.proxy
-
-    async def unlink(self, device: DeviceRow, session: str) -> str | None:
-        """End a session of a device at WhatsApp; returns a remark. The device's client must be closed. Raises SharddError."""
-        hearing, proxy = self.hearing(device), self.proxy_of(device)
-        return await unlink(self.store, session, hearing, pgbouncer=self.pgbouncer, proxy=proxy)
-
-    def hearing(self, device: DeviceRow) -> Hearing:
-        """What becomes of the messages to a device that no worker has open."""
-        words, inbox = self.config.opt_outs, self.config.inbox
-        return Hearing(
-            device_id=device.id,
-            state_dir=str(self.config.state_dir),
-            opt_out_words=list(words.words or ()),
-            take_back_words=list(words.take_back_words or ()),
-            include=list(inbox.include or ()) if inbox.keep else None,
-            media=inbox.downloads,
-        )
-
-    async def close_client(self, device_id: str) -> None:
-        """Have a running daemon close the device's client.
-
-        On return no worker of this host uses a session other than the row's. Raises SharddError when that takes too long.
-        """
-        with suppress(NotRunningError, NotStartedError, UsageError):  # then no client is open
-            await ask(self.config.control_socket, "POST", close_path(device_id), timeout=CLOSE_TIMEOUT)
-
-
-def close_path(device_id: str) -> str:
-    """Of the request that closes the device's client."""
-    return f"/devices/{quote(device_id)}/close"
 
 
 @asynccontextmanager
@@ -108,7 +32,7 @@ async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]
         reach_dsn(config, make=False) as dsn,
         command_pool(config, dsn, connections=2) as database,  # a pairing holds one of them
     ):
-        yield SessionContext(config, database, sessions_dsn_of(config, dsn))
+        yield SessionContext(session_settings(config, sessions_dsn_of(config, dsn)), database)
 
 
 @click.command("take-over", epilog=examples("shardd device take-over berlin-1"))
@@ -153,7 +77,9 @@ async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> Non
         confirm(f"End the session of +{number} on device {device_id}?", yes=yes)
         async with context.sessions.hold_pairing(device_id, patience=LOGOUT_TIMEOUT) as ours:
             if not ours:
-                raise PairingError(f"device {device_id} is being paired by another process right now")
+                raise PairingError(
+                    f"device {device_id} is being paired by another process right now", PairingFailure.BUSY
+                )
             if not await context.sessions.unbind(device_id, device.session, "logged out by an operator"):
                 raise UsageError(f"device {device_id} was changed meanwhile; see: shardd device show {device_id}")
             remark = None

@@ -14,7 +14,6 @@ import click
 
 from shardd.cli.database import with_database
 from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.device.visits import visit_facts, visits_json
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
@@ -28,6 +27,7 @@ from shardd.hashing import shard_of
 from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
 from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.words import ago, count, moment_text

@@ -8,7 +8,6 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import ids_argument, without
@@ -19,6 +18,7 @@ from shardd.config.transports.webhook_paths import webhook_path
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceRow
+from shardd.queue.unknown_device import unknown_device
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Any, Final
 import click
 
 from shardd.cli.completion import complete_devices
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.names import job_ids, short_names
 from shardd.cli.options import Decorator, OneOf, all_of
 from shardd.errors import ErrorClass, UsageError
@@ -18,6 +17,7 @@ from shardd.queue.campaigns import CampaignAdmin
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import Traits
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]

@@ -13,7 +13,6 @@ from typing import Final
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.device.unknown import unknown_device
 from shardd.cli.help import examples
 from shardd.cli.job.commands import device_text
 from shardd.cli.names import id_argument
@@ -30,6 +29,7 @@ from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, NewJob
 from shardd.queue.leases import is_any_served
 from shardd.queue.records import WholeJob
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import JobState
 from shardd.tasks import end_tasks, wait_for_event
 from shardd.words import moment_text

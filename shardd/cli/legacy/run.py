@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Final
 
-from shardd.cli.device.session import SessionContext, open_session_context
+from shardd.cli.device.session import open_session_context
 from shardd.config import Config
 from shardd.errors import SourceError
 from shardd.legacy.devices import SECRETS, DevicePlan, plan_devices
@@ -17,6 +17,7 @@ from shardd.legacy.postgresql import PostgresqlSource
 from shardd.legacy.report import Report
 from shardd.legacy.spool import Spool
 from shardd.legacy.tables import MESSAGES, SESSIONS
+from shardd.pairing.context import SessionContext
 from shardd.phone_numbers import calling_codes
 from shardd.queue.imports import BATCH, Admission, ImportedJob, Imports
 from shardd.queue.opt_outs import OptOuts

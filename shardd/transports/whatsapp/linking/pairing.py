@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from shardd.errors import SharddError
+from shardd.errors import PairingError, PairingFailure, SharddError
 from shardd.persons import digits_of
 from shardd.proxies import parse_proxy
 from shardd.transports.whatsapp import oneshot
@@ -42,7 +42,7 @@ class PairingEvent:
 
     `qr`: show `code` as a QR code in place of the last one. `code`: `code` is to be typed on the phone. `scanned`: the phone of
     `number` linked us. The last one is `paired` (`jid`, `lid`, `number`, and as `reason` why messages to the device may be lost),
-    `failed` or `timeout` (`reason`).
+    `failed` (`reason`, `failure`) or `timeout` (`reason`).
     """
 
     kind: str
@@ -51,6 +51,7 @@ class PairingEvent:
     lid: str | None = None
     number: str | None = None
     reason: str | None = None
+    failure: str = PairingFailure.ENDED
 
 
 async def pair(
@@ -130,10 +131,12 @@ class _Pairing:
         on(events.PairStatusEv)(self._pair_status)
         on(events.ConnectedEv)(self._on_connected)
         on(events.ClientOutdatedEv)(
-            self._refused(f"WhatsApp refuses {installed_library()} (failure 405): shardd guide library")
+            self._refused(
+                f"WhatsApp refuses {installed_library()} (failure 405): shardd guide library", PairingFailure.OUTDATED
+            )
         )
-        on(events.ConnectFailureEv)(self._refused("WhatsApp refused the connection"))
-        on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account temporarily"))
+        on(events.ConnectFailureEv)(self._refused("WhatsApp refused the connection", PairingFailure.NOT_LINKED))
+        on(events.TemporaryBanEv)(self._refused("WhatsApp banned this account temporarily", PairingFailure.BANNED))
 
     async def run(self) -> None:
         """Pair, and report the outcome."""
@@ -158,10 +161,16 @@ class _Pairing:
         expected = self._request["expected"]
         if expected and number != expected:
             await self._undo(f"{number}:{jid.Device}@{jid.Server}")
-            raise SharddError(f"the phone that was linked is +{number}, not +{expected}: it has been unlinked again")
+            raise PairingError(
+                f"the phone that was linked is +{number}, not +{expected}: it has been unlinked again",
+                PairingFailure.WRONG_NUMBER,
+            )
         if not self._connected.is_set():
             await self._undo(f"{number}:{jid.Device}@{jid.Server}")
-            raise SharddError("the phone was linked, but the first login with the new session failed; please try again")
+            raise PairingError(
+                "the phone was linked, but the first login with the new session failed; please try again",
+                PairingFailure.NO_LOGIN,
+            )
         await asyncio.sleep(self._request["settle"])
         await asyncio.wait([asyncio.ensure_future(self._client.disconnect())], timeout=DISCONNECT_TIMEOUT)
         drained = await self._callbacks.drain(silent_for=0.0)
@@ -203,7 +212,7 @@ class _Pairing:
             try:
                 typed = await self._client.PairPhone(self._request["phone"], show_push_notification=True)
             except Exception as error:  # noqa: BLE001 - any error is the answer
-                self._fail(f"WhatsApp gave no code for +{self._request['phone']}: {error}")
+                self._fail(f"WhatsApp gave no code for +{self._request['phone']}: {error}", PairingFailure.NO_CODE)
             else:
                 self._report({"event": "code", "code": typed})
 
@@ -213,7 +222,7 @@ class _Pairing:
 
         async def finish() -> None:
             if status.Error:
-                self._fail(f"the phone could not be linked: {status.Error}")
+                self._fail(f"the phone could not be linked: {status.Error}", PairingFailure.NOT_LINKED)
             elif not self._scanned.done():
                 self._scanned.set_result(status.ID)
 
@@ -247,27 +256,30 @@ class _Pairing:
     async def _on_connected(self, _: Any, __: Any) -> None:
         self._connected.set()
 
-    def _refused(self, reason: str) -> Any:
+    def _refused(self, reason: str, failure: PairingFailure) -> Any:
         async def handle(_: Any, __: Any) -> None:
-            self._fail(reason)
+            self._fail(reason, failure)
 
         return handle
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         if not running.cancelled() and (error := running.exception()) is not None:
-            self._fail(f"WhatsApp could not be reached: {error}")
+            self._fail(f"WhatsApp could not be reached: {error}", PairingFailure.UNREACHABLE)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, failure: PairingFailure) -> None:
         reason = scrub_urls(reason)  # Go quotes whole URLs
         if not self._scanned.done():
-            self._scanned.set_exception(SharddError(reason))
+            self._scanned.set_exception(PairingError(reason, failure))
 
 
 async def _pair(request: dict[str, Any], report: oneshot.Report) -> None:
     from shardd.transports.whatsapp.clients.library import adopt_loop  # noqa: PLC0415 - see above
 
     adopt_loop()
-    await _Pairing(request, report).run()
+    try:
+        await _Pairing(request, report).run()
+    except PairingError as error:
+        report({"event": "failed", "reason": scrub_urls(str(error)), "failure": error.failure})
 
 
 if __name__ == "__main__":
