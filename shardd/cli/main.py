@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "start": "shardd.cli.daemon:start",
     "status": "shardd.cli.status.commands:status",
     "stop": "shardd.cli.daemon:stop",
+    "token": "shardd.cli.api_token:token_group",
     "webhook": "shardd.cli.webhook:webhook_group",
 }
 

@@ -87,6 +87,7 @@ def test_every_help_ends_with_examples_that_the_command_takes(place: None, monke
 
 
 DIFFERS = {
+    "--role": "of a token that sends; elsewhere of a session of psql",
     "--class": "of a new job; elsewhere it chooses among jobs, or settings",
     "--timeout": "a person with a phone needs longer than a program",
     "--timezone": "of the times in the data of another system; elsewhere of a device",

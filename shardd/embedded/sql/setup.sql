@@ -4,6 +4,7 @@
 -- shardd: the daemon's role; owns its database, may not create roles, is not a superuser.
 -- shardd_producer: the group of those who insert jobs. producer: a role of that group to log in with.
 -- shardd_inbox: the group of those who read all incoming messages. inbox: a role of both groups to log in with.
+-- shardd is a member of the first group, to act for tokens that send (`shardd token`).
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd') THEN
@@ -23,6 +24,10 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'inbox') THEN
         CREATE ROLE inbox LOGIN CONNECTION LIMIT 100 IN ROLE shardd_producer, shardd_inbox;
         ALTER ROLE inbox SET temp_file_limit = '1GB';
+    END IF;
+    IF NOT pg_has_role('shardd', 'shardd_producer', 'MEMBER') THEN
+        EXECUTE 'GRANT shardd_producer TO shardd'
+                || CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN ' WITH INHERIT FALSE' ELSE '' END;
     END IF;
 END
 $$;

@@ -10,8 +10,13 @@ SELECT set_config('lock_timeout', %(timeout)s, true), set_config('search_path', 
 LOCK TABLE shardd.migrations IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: schema_owner
--- The owner of the schema, and whether that is us: the owner can replace everything in it.
-SELECT nspowner::regrole::text AS owner, pg_has_role(nspowner, 'USAGE') AS is_ours FROM pg_namespace WHERE nspname = 'shardd';
+-- The owner of the schema, and whether that is us: the owner can replace everything in it. A producer is not us, although we may be a
+-- member of its role, to act for its tokens.
+SELECT n.nspowner::regrole::text AS owner,
+       r.rolsuper OR n.nspowner = r.oid
+       OR pg_has_role(n.nspowner, 'USAGE') AND NOT coalesce(pg_has_role(n.nspowner, to_regrole('shardd_producer'), 'MEMBER'), false)
+       AS is_ours
+  FROM pg_namespace n CROSS JOIN pg_roles r WHERE n.nspname = 'shardd' AND r.rolname = current_user;
 
 -- name: wait_briefly
 -- How long this transaction waits for a lock from here on, in milliseconds.
@@ -70,8 +75,14 @@ SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shardd_producer') AS is_the
   FROM pg_roles WHERE rolname = current_user;
 
 -- name: create_producer_role
--- The group role of the logins that insert jobs.
-CREATE ROLE shardd_producer NOLOGIN;
+-- The group role of the logins that insert jobs. We are a member, to act for tokens that send (`shardd token`); without its rights, from
+-- PostgreSQL 16 on.
+DO $$
+BEGIN
+    CREATE ROLE shardd_producer NOLOGIN;
+    EXECUTE 'GRANT shardd_producer TO CURRENT_USER'
+            || CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN ' WITH INHERIT FALSE, SET TRUE' ELSE '' END;
+END $$;
 
 -- name: inbox_role
 -- Whether the group role of those who read the inbox exists, and whether we may create it.
