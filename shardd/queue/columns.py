@@ -16,7 +16,7 @@ from typing import Any, Final
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.records import Device, JobRow, WholeJob
 from shardd.queue.settle import Claim
-from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, JOB_TRANSITIONS, DeviceState
+from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, FINISHED, JOB_TRANSITIONS, DeviceState, JobState
 
 GIVEN: Final = (
     *("device_id", "device_group", "recipient", "kind"),
@@ -99,6 +99,7 @@ _LISTS: Final = {
     "claim": ", ".join(f"j.{name}" if name != "epoch" else "j.claimed_epoch AS epoch" for name in CLAIM),
     "device": ", ".join([*map(_as_json_text, DEVICE), *(f"v.{name}" for name in VISITS)]),
     "can_send": quoted(sorted(CAN_SEND)),
+    "live": quoted(sorted(set(JobState) - FINISHED)),
     "retryable": _from("retry", JOB_TRANSITIONS),
     "decidable": _from("decide_sent", JOB_TRANSITIONS),
     "healing": _from("heal", DEVICE_TRANSITIONS),
@@ -119,14 +120,27 @@ _LISTS: Final = {
 
 
 _QUERIES: Final = queries_of("shardd.queue")
-_FRAGMENTS: Final = {name: _QUERIES[name].decode() for name in ("job_filter", "live_jobs")}
-"""Parts that several statements have in common."""
+FRAGMENTS: Final = ("job_filter", "live_jobs", "found_live", "found_finished")
+"""Parts that several statements have in common; a later one may contain an earlier one."""
+
+
+def _fragments() -> dict[str, str]:
+    filled: dict[str, str] = {}
+    for name in FRAGMENTS:
+        filled[name] = _replace(_QUERIES[name].decode(), {**_LISTS, **filled})
+    return filled
+
+
+def _replace(text: str, lists: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda match: lists[match[1]], text)
+
+
+_FILLED: Final = _fragments()
 
 
 def fill_in(text: str, more: Mapping[str, str] | None = None) -> str:
     """Replace the placeholders of a statement."""
-    lists = {**_LISTS, **_FRAGMENTS, **(more or {})}
-    return re.sub(r"\$\{(\w+)\}", lambda match: lists[match[1]], text)
+    return _replace(text, {**_LISTS, **_FILLED, **(more or {})})
 
 
 QUERIES: Final[Mapping[str, bytes]] = MappingProxyType(

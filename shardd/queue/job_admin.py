@@ -75,9 +75,10 @@ class JobAdmin(Statements):
     ) -> list[JobRow]:
         """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
 
-        `address`: only those to this person or group, for which all jobs are read.
+        `address`: only those to this person or group, for which all jobs are read. `shardd.queue.job_search` bounds that.
         """
-        params = {**asdict(traits), "ids": None, "most": most, "unreadable": unreadable, "address": address}
+        params = {**asdict(traits), "unreadable": unreadable, "address": address, "device_group": None}
+        params |= {"ids": None, "most": most, "first": None, "last": None}
         return await self._database.rows_for(JobRow, "list_jobs", params)
 
     async def show(self, job_id: int) -> WholeJob | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -13,6 +12,7 @@ from shardd.cli.names import job_ids, short_names
 from shardd.cli.options import Decorator, OneOf, all_of
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
+from shardd.queue.bulk_actions import Choice
 from shardd.queue.campaigns import CampaignAdmin
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
@@ -36,14 +36,6 @@ _traits: Final = all_of(
     click.option("--order-group", metavar="TEXT", help="Only jobs of this order group."),
     click.option("--reference", metavar="TEXT", help="Only jobs with this reference."),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which jobs; `ids` None: all that have the traits."""
-
-    ids: list[int] | None
-    traits: Traits
 
 
 def trait_options(states: Iterable[JobState]) -> Decorator:

@@ -16,17 +16,55 @@
 SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
   FROM shardd.jobs;
 
+-- name: found_live
+-- The live jobs that an operator's question finds. Where the state is that of a finished one, the table is not read.
+FROM (SELECT * FROM (${live_jobs}) every
+               WHERE coalesce(%(state)s::text IN (${live}), true) AND NOT %(unreadable)s) j
+         WHERE ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
+           AND (%(address)s::text IS NULL OR address = %(address)s)
+           AND (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
+
+-- name: found_finished
+-- The finished jobs that an operator's question finds. Where the state is that of a live one, the table is not read.
+FROM shardd.archive
+         WHERE coalesce(%(state)s::text NOT IN (${live}), true)
+           AND ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
+           AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL)
+           AND (%(address)s::text IS NULL OR address = %(address)s)
+           AND (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
+
 -- name: list_jobs
--- Jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt; `address`: only those to it.
+-- Jobs with ids from `first` to `last`, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt;
+-- `address`: only those to it. The ids are found before anything else is computed of a row: what a live job waits for takes a look at
+-- several tables.
+WITH found AS MATERIALIZED (
+    (SELECT id ${found_live} ORDER BY id DESC LIMIT %(most)s)
+    UNION ALL
+    (SELECT id ${found_finished} ORDER BY id DESC LIMIT %(most)s)
+    ORDER BY id DESC LIMIT %(most)s
+)
 SELECT ${shown}, d.transport
-  FROM (SELECT * FROM shardd.all_outcomes
-         WHERE ${job_filter} AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL)
-           AND (%(address)s::text IS NULL
-                OR id = ANY (array(SELECT id FROM shardd.jobs WHERE address = %(address)s
-                                    UNION ALL SELECT id FROM shardd.archive WHERE address = %(address)s)))
-         ORDER BY id DESC LIMIT %(most)s) o
-  LEFT JOIN shardd.devices d ON d.id = o.device_id
+  FROM shardd.all_outcomes o LEFT JOIN shardd.devices d ON d.id = o.device_id
+ WHERE o.id = ANY (array(SELECT id FROM found))
  ORDER BY o.id DESC;
+
+-- name: list_jobs_upwards
+-- The same, but the oldest of them, oldest first.
+WITH found AS MATERIALIZED (
+    (SELECT id ${found_live} ORDER BY id LIMIT %(most)s)
+    UNION ALL
+    (SELECT id ${found_finished} ORDER BY id LIMIT %(most)s)
+    ORDER BY id LIMIT %(most)s
+)
+SELECT ${shown}, d.transport
+  FROM shardd.all_outcomes o LEFT JOIN shardd.devices d ON d.id = o.device_id
+ WHERE o.id = ANY (array(SELECT id FROM found))
+ ORDER BY o.id;
+
+-- name: bounds_of_jobs
+-- The first and the last id of live and of finished jobs; NULL: there are none.
+SELECT (SELECT min(id) FROM shardd.jobs) AS first_live, (SELECT max(id) FROM shardd.jobs) AS last_live,
+       (SELECT min(id) FROM shardd.archive) AS first_finished, (SELECT max(id) FROM shardd.archive) AS last_finished;
 
 -- name: show_job
 -- One job, whole, with the node and shard of its last claim.

@@ -10,7 +10,7 @@ import pytest
 from psycopg import pq
 
 from shardd.errors import DatabaseError
-from shardd.queue.columns import QUERIES
+from shardd.queue.columns import FRAGMENTS, QUERIES
 from shardd.queue.database import Database, Record
 from tests.support.next_release import GROW
 from tests.support.queue_rows import connect
@@ -18,8 +18,6 @@ from tests.support.queue_rows import connect
 PREPARED_AFTER = 5
 """Executions after which psycopg prepares a statement, as the pool has it."""
 UTILITY = re.compile(r"(?:--.*\n)*(?:LOCK|CREATE|ALTER|BEGIN|COMMIT|DROP|SET|ANALYZE)\b")
-FRAGMENTS = {"job_filter", "live_jobs"}
-"""Parts of statements, which are not sent alone."""
 
 
 def numbered(name: str) -> bytes:
