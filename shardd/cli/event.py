@@ -17,9 +17,8 @@ from shardd.cli.output import print_json, say
 from shardd.config import Config
 from shardd.config.values.words import EVENT_KIND
 from shardd.errors import DatabaseError, UsageError
-from shardd.event_kinds import EventKind
 from shardd.queue.database import Database
-from shardd.queue.events import EventRow, Events
+from shardd.queue.events import EventRow, Events, words_of
 
 FOLLOW_EVERY: Final = 0.5
 """Seconds between two polls."""
@@ -29,15 +28,6 @@ FOLLOW_MOST: Final = 1000
 
 def _at(event: EventRow, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     return format(event.at.astimezone(UTC), form)
-
-
-def _what(event: EventRow) -> str:
-    """What the other columns do not say, in a few words."""
-    data = event.data
-    if event.kind == EventKind.DEVICE_STATE:
-        reason = f" ({data['reason']})" if data.get("reason") else ""
-        return f"{data.get('from') or 'new'} → {data.get('to')}{reason}"
-    return str(data.get("error") or data.get("message_id") or data.get("reference") or "")
 
 
 EVENTS: Final = Listing[EventRow](
@@ -52,7 +42,7 @@ EVENTS: Final = Listing[EventRow](
         Column("job", lambda event: "" if event.job_id is None else str(event.job_id), right=True),
         Column("device", lambda event: event.device_id or ""),
         Column("campaign", lambda event: event.campaign or "", at_least=WIDE),
-        Column("what", _what),
+        Column("what", words_of),
     ],
 )
 
@@ -128,5 +118,5 @@ def _print_lines(events: list[EventRow], *, as_json: bool) -> None:
             print_json(event, compact=True)
         else:
             job = "" if event.job_id is None else str(event.job_id)
-            parts = (str(event.id), _at(event), event.kind, job, event.device_id, event.campaign, _what(event))
+            parts = (str(event.id), _at(event), event.kind, job, event.device_id, event.campaign, words_of(event))
             say("  ".join(part for part in parts if part))

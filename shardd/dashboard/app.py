@@ -11,7 +11,8 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import static_files
-from shardd.dashboard.pages import devices, jobs, overview, sign_in
+from shardd.dashboard.live import Live
+from shardd.dashboard.pages import devices, events, jobs, overview, sign_in, streams
 from shardd.dashboard.site import CURRENT, HEADERS, Site
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.logs import get_logger
@@ -48,11 +49,13 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)))
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
-    live = overview.Live(site)
+    live = Live(database, _listening(setup), site.sign_ins.lasts)
     routes = [
         *static_files.routes(),
         *sign_in.routes(site),
         *overview.routes(site, live),
+        *streams.routes(site, live),
+        *events.routes(site, live),
         *devices.routes(site),
         *jobs.routes(site),
         *site.missing(),
@@ -66,6 +69,16 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         await live.close()
         await listener.close()
         await database.close()
+
+
+def _listening(setup: DashboardSetup) -> Database:
+    """For the one connection that listens to notifications, while somebody watches."""
+    return Database(
+        setup.dsn,
+        application_name=f"shardd/{setup.node}/dashboard",
+        connect_timeout=setup.connect_timeout,
+        statement_timeout=setup.statement_timeout,
+    )
 
 
 def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:

@@ -89,6 +89,10 @@ class SignIns:
         found.used_at = self._clock()
         return found
 
+    def lasts(self, one: SignIn) -> bool:
+        """Whether it has not ended. To ask is no use of it."""
+        return self._by_cookie.get(one.cookie) is one and not self._is_over(one)
+
     def end(self, one: SignIn) -> None:
         """Sign out."""
         self._by_cookie.pop(one.cookie, None)

@@ -64,7 +64,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.globals["static"] = static_files.url_of
     environment.filters.update(
-        ago=ago, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", since=_since
+        ago=ago, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", since=_since, at=_at
     )
     return environment
 
@@ -156,6 +156,13 @@ class Site:
                 return self.sorry(sign_in, status, words)
 
         return handle
+
+
+def _at(moment: datetime | float | None) -> str:
+    """A moment without how long ago it is: on a page that stays open, that would be wrong soon. Empty for None."""
+    if isinstance(moment, int | float):
+        moment = datetime.fromtimestamp(moment, UTC)
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _since(at: float) -> str:

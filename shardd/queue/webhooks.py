@@ -96,6 +96,18 @@ class WebhookRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingWebhook:
+    """A webhook whose receiver has not accepted events for several tries, or that is disabled."""
+
+    name: str
+    failing_since: datetime | None
+    failures: int
+    error: str | None
+    next_at: datetime | None
+    disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class FailureRow:
     """A failure: an event that was given up."""
 
@@ -200,6 +212,10 @@ class WebhookAdmin(Statements):
     async def all(self, count_most: int) -> list[WebhookRow]:
         """Every webhook; waiting events are counted up to `count_most`."""
         return await self._database.rows(WebhookRow, "list_webhooks", {"most": count_most})
+
+    async def failing(self, failures: int) -> list[FailingWebhook]:
+        """Those that are disabled, or have failed so many times in a row, whichever node delivers for them."""
+        return await self._database.rows(FailingWebhook, "failing_webhooks", {"failures": failures})
 
     async def failures(self, name: str, most: int) -> list[FailureRow]:
         """The failures of a webhook, newest first."""

@@ -2,95 +2,91 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Final
 
 from aiohttp import web
 
+from shardd.dashboard.chart import Chart
+from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import HEADERS, Site
+from shardd.dashboard.site import Site
 from shardd.dashboard.words_of_status import head_word
-from shardd.errors import SharddError
-from shardd.tasks import end_tasks
+from shardd.errors import NotRunningError, SharddError
+from shardd.queue.webhooks import WebhookAdmin
+from shardd.states import CAN_SEND, NodeState, ShardState
+from shardd.supervisor.outbox.window import DOWN_AFTER
+from shardd.supervisor.status import NodeStatus, ShardStatus, Status
 
-EVERY: Final = 1.0
-"""Seconds between looks while somebody watches."""
-ALIVE: Final = 15.0
-"""Seconds after which a stream without news says that it is there."""
-
-
-class Live:
-    """The overview's changing part, rendered once for all who watch, and only while somebody does."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._html = ""
-        self._changed = asyncio.Condition()
-        self._watchers = 0
-        self._task: asyncio.Task[None] | None = None
-
-    async def render(self) -> str:
-        """As it is now."""
-        try:
-            status = await self._site.supervisor.status()
-        except SharddError as error:
-            return self._site.render("overview-live.html", None, status=None, error=str(error))
-        return self._site.render("overview-live.html", None, status=status, word=head_word(status))
-
-    async def changes(self) -> AsyncIterator[str | None]:
-        """The part whenever it has changed; None when it has not for a while."""
-        self._watchers += 1
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look())
-        seen = ""
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(ALIVE), self._changed:
-                        while self._html == seen:
-                            await self._changed.wait()
-                        seen = self._html
-                    yield seen
-                except TimeoutError:
-                    yield None
-        finally:
-            self._watchers -= 1
-
-    async def close(self) -> None:
-        """End all streams."""
-        if self._task is not None:
-            await end_tasks([self._task])
-
-    async def _look(self) -> None:
-        while self._watchers:
-            html = await self.render()
-            async with self._changed:
-                if html != self._html:
-                    self._html = html
-                    self._changed.notify_all()
-            await asyncio.sleep(EVERY)
+OF_STATUS: Final = ("head", "tiles", "states", "shards", "nodes", "notes")
+"""Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
+OF_RATES: Final = ("chart", "minutes")
+FINE: Final = (ShardState.RUNNING, ShardState.DRAINED)
 
 
 def routes(site: Site, live: Live) -> list[web.RouteDef]:
     """See the module."""
 
+    async def of_status(part: str) -> str:
+        try:
+            status = await site.supervisor.status()
+        except SharddError as error:
+            words = "The supervisor does not answer." if isinstance(error, NotRunningError) else str(error)
+            return site.render("overview-none.html", None, words=words) if part == "head" else ""
+        return site.render(
+            f"overview-{part}.html",
+            None,
+            status=status,
+            word=head_word(status),
+            shards=_shards(status),
+            nodes=status.nodes if len(status.nodes) > 1 else [],
+            devices=sum(status.device_states.values()),
+            ready=sum(number for state, number in status.device_states.items() if state in CAN_SEND),
+            sent_per_second=_sum(status, "sent_per_second"),
+            in_flight=_sum(status, "in_flight"),
+            others=[node for node in status.nodes if not node.own and _needs_a_look(node)],
+        )
+
+    async def of_rates(part: str) -> str:
+        hour = live.rates.hour()
+        chart = None if hour is None else Chart(hour)
+        return site.render(f"overview-{part}.html", None, chart=chart, recorded=live.rates.recorded)
+
+    async def webhooks() -> str:
+        try:
+            failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
+            own = {one.name for one in (await site.supervisor.status()).webhooks}  # which its notes name
+        except SharddError:
+            return ""  # the page says it elsewhere
+        return site.render("overview-webhooks.html", None, webhooks=[one for one in failing if one.name not in own])
+
+    def part(name: str) -> None:
+        live.part(f"overview-{name}", lambda: of_status(name) if name in OF_STATUS else of_rates(name))
+
+    for name in (*OF_STATUS, *OF_RATES):
+        part(name)
+    live.part("overview-webhooks", webhooks)
+
     async def overview(_: web.Request, sign_in: SignIn) -> web.Response:
-        return site.page("overview.html", sign_in, live=await live.render())
+        live.watch()
+        parts = {name: await of_status(name) for name in OF_STATUS}
+        parts |= {name: await of_rates(name) for name in OF_RATES}
+        parts["webhooks"] = await webhooks()
+        return site.page("overview.html", sign_in, parts=parts)
 
-    async def stream(request: web.Request, _: SignIn) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-        await answer.prepare(request)
-        async for html in live.changes():
-            await answer.write(_event("overview", html))
-        return answer
-
-    return [web.get("/", site.signed_in(overview)), web.get("/live/overview", site.signed_in(stream))]
+    return [web.get("/", site.signed_in(overview))]
 
 
-def _event(name: str, html: str | None) -> bytes:
-    """A server-sent event (WHATWG HTML, 9.2.5); None: a comment."""
-    if html is None:
-        return b":\n\n"
-    lines = "".join(f"data: {line}\n" for line in html.splitlines())
-    return f"event: {name}\n{lines}\n".encode()
+def _shards(status: Status) -> list[ShardStatus]:
+    """Those of this node, with those first that need a look."""
+    own = [shard for shard in status.shards if shard.epoch is not None]
+    return sorted(own, key=lambda shard: (shard.state in FINE, shard.shard))
+
+
+def _needs_a_look(node: NodeStatus) -> bool:
+    return bool(node.problems) or node.state in (NodeState.AWAY, NodeState.SILENT)
+
+
+def _sum(status: Status, name: str) -> float:
+    """Over this node, as it is now, and the others, as they last reported."""
+    others = sum(getattr(node, name) or 0 for node in status.nodes if not node.own)
+    return others + float(getattr(status.totals, name))

@@ -40,6 +40,42 @@ SELECT position, id, at, kind, job_id, device_id, campaign, reference, data, eve
          ORDER BY e.xid DESC, e.id DESC LIMIT %(most)s) newest
  ORDER BY xid, id;
 
+-- name: recent_events
+-- The newest `most` events of these kinds and of a device, oldest of them first, among the newest `among` events of all: the outbox has no
+-- index on either, and may have millions. NULL passes everything.
+WITH recent AS MATERIALIZED (
+    SELECT xid, id, kind, device_id FROM shardd.outbox
+     WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT %(among)s
+), wanted AS MATERIALIZED (
+    SELECT r.xid, r.id FROM recent r CROSS JOIN (SELECT shardd.kind_patterns(%(kinds)s::text[]) AS patterns OFFSET 0) p
+     WHERE r.kind LIKE ANY (p.patterns) AND (%(device_id)s::text IS NULL OR r.device_id = %(device_id)s)
+     ORDER BY r.xid DESC, r.id DESC LIMIT %(most)s
+)
+SELECT e.xid || '-' || e.id AS position, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data, e.event_id
+  FROM wanted w CROSS JOIN LATERAL (SELECT * FROM shardd.all_events a WHERE a.xid = w.xid AND a.id = w.id) e
+ ORDER BY e.xid, e.id;
+
 -- name: events_end
 -- The position behind every event that can be read now.
 SELECT shardd.events_end();
+
+-- name: count_recent_events
+-- The events before a position, newest first, `most` of them: counted by minute (since the epoch) and kind, those of the last `seconds`.
+-- The row without a kind says where the next call continues: `position` NULL means that there are no earlier ones of that time.
+WITH newest AS MATERIALIZED (
+    SELECT xid, id, at, kind FROM shardd.outbox
+     WHERE (xid, id) < (split_part(%(before)s, '-', 1)::xid8, split_part(%(before)s, '-', 2)::bigint)
+     ORDER BY xid DESC, id DESC LIMIT %(most)s
+), last AS (
+    SELECT xid, id FROM newest
+     WHERE at > now() - make_interval(secs => %(seconds)s) AND (SELECT count(*) FROM newest) = %(most)s
+     ORDER BY xid, id LIMIT 1
+)
+SELECT floor(extract(epoch FROM at) / 60)::bigint AS minute, kind, count(*) AS events, NULL AS position
+  FROM newest WHERE at > now() - make_interval(secs => %(seconds)s) GROUP BY 1, 2
+UNION ALL
+SELECT NULL, NULL, 0, (SELECT xid || '-' || id FROM last);
+
+-- name: events_kept
+-- For how many seconds events are kept; 0: none are written.
+SELECT value::text::double precision FROM shardd.settings WHERE name = 'events.keep';

@@ -93,6 +93,11 @@ SELECT w.name, w.kinds, CASE WHEN w.expires_at > now() THEN w.node END AS node, 
   ) waiting
  ORDER BY w.name;
 
+-- name: failing_webhooks
+-- Webhooks that a node delivers for, and that are disabled or have failed for a while (several tries, as in the status of the node).
+SELECT name, failing_since, failures, error, next_at, disabled_at FROM shardd.webhook_cursors
+ WHERE expires_at > now() AND (disabled_at IS NOT NULL OR failures >= %(failures)s) ORDER BY name;
+
 -- name: list_webhook_failures
 -- The failures of a webhook, newest first.
 SELECT event_id, at, kind, tries, error, given_up_at, again FROM shardd.webhook_failures

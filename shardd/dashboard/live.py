@@ -1,0 +1,244 @@
+"""What changes while somebody watches: the outbox and the node's status become server-sent events for all who watch.
+
+A page opens one stream and names its **topics**. A topic is a part of a page, rendered once for all streams and sent when it has
+changed; or a signal without content, after which a page asks for its part itself; or the newest events, which a stream may
+filter. A stream that does not take what it gets never holds up others: of a part, only the latest is kept for it.
+
+Nothing runs while nobody watches: what feeds the streams ends a little after the last of them. A stream ends with its sign-in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from shardd.dashboard.outbox_reader import Hearers, OutboxReader
+from shardd.dashboard.rates import Rates
+from shardd.dashboard.sign_ins import SignIn
+from shardd.event_kinds import EventKind
+from shardd.logs import get_logger
+from shardd.queue.database import Database
+from shardd.queue.events import EventRow
+from shardd.tasks import end_tasks, run_together
+
+log = get_logger(__name__)
+
+EVERY: Final = 1.0
+"""Seconds between two looks at what is watched."""
+LINGER: Final = 15.0
+"""Seconds for which the sources go on without a stream: a page that is left for another one closes its stream and opens one."""
+ALIVE: Final = 20.0
+"""Seconds after which a stream without news says that it is there."""
+MOST: Final = 128
+"""Streams at a time; the oldest makes room."""
+MOST_OF_ONE: Final = 16
+"""Streams of one sign-in."""
+BACKLOG: Final = 200
+"""Events that are kept for a stream that is slower than they come."""
+NOTICE: Final = "notice"
+"""The topic that every stream has: why the database does not answer, or nothing."""
+EVENTS: Final = "events"
+"""The topic of the newest events."""
+_SIGNALS: Final[Mapping[str, str]] = {
+    EventKind.MESSAGE_RECEIVED: "inbox",
+    EventKind.MESSAGE_MEDIA: "inbox",
+    EventKind.OPT_OUT_TAKEN_BACK: "opt-outs",
+}
+"""Signals by the kind of the event that causes them; others are `job:ID` and `device:ID`."""
+
+Render = Callable[[], Awaitable[str]]
+RenderEvent = Callable[[EventRow], str]
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """One that watches."""
+
+    sign_in: SignIn
+    topics: frozenset[str]
+    wants: Callable[[EventRow], bool] = lambda _: True
+    """Which events, with the topic `events`."""
+    _latest: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    _rows: deque[str] = field(default_factory=lambda: deque(maxlen=BACKLOG))
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: bool = False
+
+    def put(self, topic: str, html: str) -> None:
+        """The new content of a topic."""
+        self._latest[topic] = html
+        self._woken.set()
+
+    def put_events(self, rows: Sequence[tuple[EventRow, str]]) -> None:
+        """The next events, with their rows."""
+        if wanted := [html for event, html in rows if self.wants(event)]:
+            self._rows.extend(wanted)
+            self._woken.set()
+
+    def end(self) -> None:
+        """Nothing more follows."""
+        self._ended = True
+        self._woken.set()
+
+    async def news(self) -> AsyncIterator[tuple[str, str] | None]:
+        """(topic, content) as they come; None when there was nothing for a while."""
+        while not self._ended:
+            try:
+                async with asyncio.timeout(ALIVE):
+                    await self._woken.wait()
+            except TimeoutError:
+                yield None
+                continue
+            self._woken.clear()
+            if self._rows:
+                # The newest is the first row of its page.
+                rows = "".join(reversed(self._rows))
+                self._rows.clear()
+                yield EVENTS, rows
+            while self._latest and not self._ended:
+                yield self._latest.popitem(last=False)
+
+
+class Live:
+    """All streams, and what feeds them."""
+
+    def __init__(self, database: Database, listener: Database, is_signed_in: Callable[[SignIn], bool]) -> None:
+        """`listener` may listen for notifications. `is_signed_in`: asked every second about each stream."""
+        self.rates = Rates(database)
+        self._is_signed_in = is_signed_in
+        self._reader = OutboxReader(database, listener, Hearers(self._began, self._heard, self._database_says))
+        self._renders: dict[str, Render] = {}
+        self._render_event: RenderEvent | None = None
+        self._begins: list[Callable[[], None]] = []
+        self._hears: list[Callable[[Sequence[EventRow]], None]] = []
+        self._streams: list[Stream] = []
+        self._sent: dict[str, str] = {}
+        """By topic: what its streams have, unless something newer waits."""
+        self._signals: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._watched_at = 0.0
+        self._closed = False
+
+    def part(self, topic: str, render: Render) -> None:
+        """A part of a page, from what is in memory: it is rendered every second while it is watched."""
+        self._renders[topic] = render
+
+    def events_as(self, render: RenderEvent) -> None:
+        """How an event looks on the page of events."""
+        self._render_event = render
+
+    def on_events(self, begin: Callable[[], None], heard: Callable[[Sequence[EventRow]], None]) -> None:
+        """Who else wants events: `begin` is called when some may have been missed."""
+        self._begins.append(begin)
+        self._hears.append(heard)
+
+    def names(self, topics: Sequence[str]) -> frozenset[str]:
+        """Those of these topics that there are."""
+        known = {EVENTS, *self._renders, *_SIGNALS.values()}
+        return frozenset(one for one in topics if one in known or one.startswith(("job:", "device:")))
+
+    def watch(self) -> None:
+        """Somebody looks at a page: what feeds it runs at least for a moment."""
+        self._watched_at = time.monotonic()
+        if not self._closed and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run())
+
+    def open(self, stream: Stream) -> None:
+        """Begin to feed a stream, with its parts as they are."""
+        own = [one for one in self._streams if one.sign_in is stream.sign_in]
+        if len(own) >= MOST_OF_ONE:
+            self.close_stream(own[0])
+        elif len(self._streams) >= MOST:
+            self.close_stream(self._streams[0])
+        self._streams.append(stream)
+        for topic in (*sorted(stream.topics), NOTICE):
+            if topic in self._sent:
+                stream.put(topic, self._sent[topic])
+        self.watch()
+
+    def close_stream(self, stream: Stream) -> None:
+        """End a stream, or note that it ended."""
+        stream.end()
+        with suppress(ValueError):  # ended already
+            self._streams.remove(stream)
+
+    def signal(self, topic: str) -> None:
+        """Have the pages of a signal ask for their parts."""
+        self._signals.add(topic)
+
+    async def close(self) -> None:
+        """End all streams, and what feeds them."""
+        self._closed = True
+        for stream in list(self._streams):
+            self.close_stream(stream)
+        if self._task is not None:
+            await end_tasks([self._task])
+        await self.rates.close()
+
+    async def _run(self) -> None:
+        try:
+            await run_together(self._look(), self._reader.run())
+        except Exception as error:  # a defect of ours: the pages connect again, and that begins anew
+            log.error("what feeds the live pages failed", action="defect", exc_info=error)
+            for stream in list(self._streams):
+                self.close_stream(stream)
+        finally:
+            await self.rates.close()
+            self._sent.clear()
+
+    async def _look(self) -> None:
+        """Until nobody watches."""
+        while self._streams or time.monotonic() < self._watched_at + LINGER:
+            if self._streams:
+                self._watched_at = time.monotonic()
+            for stream in [one for one in self._streams if not self._is_signed_in(one.sign_in)]:
+                self.close_stream(stream)
+            signals, self._signals = self._signals, set()
+            for topic in signals:
+                self._send(topic, "")
+            for topic, render in self._renders.items():
+                if any(topic in stream.topics for stream in self._streams):
+                    html = await render()
+                    if html != self._sent.get(topic):
+                        self._sent[topic] = html
+                        self._send(topic, html)
+            await asyncio.sleep(EVERY)
+
+    def _send(self, topic: str, html: str) -> None:
+        for stream in self._streams:
+            if topic in stream.topics:
+                stream.put(topic, html)
+
+    async def _began(self, position: str) -> None:
+        self.rates.begin(position)
+        for begin in self._begins:
+            begin()
+
+    def _heard(self, events: Sequence[EventRow]) -> None:
+        self.rates.heard(events)
+        for heard in self._hears:
+            heard(events)
+        for event in events:
+            if event.job_id is not None:
+                self._signals.add(f"job:{event.job_id}")
+            if event.device_id is not None:
+                self._signals.add(f"device:{event.device_id}")
+            if (signal := _SIGNALS.get(event.kind)) is not None:
+                self._signals.add(signal)
+        watching = [stream for stream in self._streams if EVENTS in stream.topics]
+        if watching and self._render_event is not None:
+            newest = events[-BACKLOG:]
+            rows = [(event, self._render_event(event)) for event in newest]
+            for stream in watching:
+                stream.put_events(rows)
+
+    def _database_says(self, error: str | None) -> None:
+        words = "" if error is None else f"The database does not answer: {error}"
+        if words != self._sent.get(NOTICE, ""):
+            self._sent[NOTICE] = words
+            for stream in self._streams:
+                stream.put(NOTICE, words)

@@ -1,0 +1,49 @@
+"""The streams of server-sent events: `/live?topic=…&topic=…`, with `kind` and `device` for the topic `events`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from shardd.dashboard.live import Live, Stream
+from shardd.dashboard.pages.events import filter_of
+from shardd.dashboard.sign_ins import SignIn
+from shardd.dashboard.site import HEADERS, Site
+
+MOST_TOPICS: Final = 20
+TAKES: Final = 10.0
+"""Seconds in which a browser must have taken what it is sent."""
+
+
+def routes(site: Site, live: Live) -> list[web.RouteDef]:
+    """See the module."""
+
+    async def stream(request: web.Request, sign_in: SignIn) -> web.StreamResponse:
+        if request.method == "HEAD":
+            return web.Response()  # the page asks why its stream broke off
+        topics = live.names(request.query.getall("topic", [])[:MOST_TOPICS])
+        watching = Stream(sign_in, topics, filter_of(request.query).wants)
+        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        await answer.prepare(request)
+        live.open(watching)
+        try:
+            async for news in watching.news():
+                async with asyncio.timeout(TAKES):
+                    await answer.write(b":\n\n" if news is None else _event(*news))
+        except TimeoutError:
+            # Its connection is of no use any more; the page connects again.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            live.close_stream(watching)
+        return answer
+
+    return [web.get("/live", site.signed_in(stream))]
+
+
+def _event(name: str, html: str) -> bytes:
+    """A server-sent event (WHATWG HTML, 9.2.5)."""
+    lines = "".join(f"data: {line}\n" for line in html.splitlines()) or "data:\n"
+    return f"event: {name}\n{lines}\n".encode()
