@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from shardd.control_client import ask
+from shardd.config import PacingConfig
+from shardd.control_client import TIMEOUT, ask
+from shardd.errors import SharddError
+from shardd.supervisor.admin.node_settings import NodeSettings
 from shardd.supervisor.status import Status
 
 FRESH: Final = 1.0
 """Seconds for which a status is shown again."""
+
+
+SETTINGS_FRESH: Final = 5.0
+"""Seconds for which its settings are used again: a reload may change them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the node said, and its pacing as the config has it."""
+
+    node: NodeSettings
+    pacing: PacingConfig
+
+    @property
+    def warm_days(self) -> int:
+        """How many days of sending must be known of a device."""
+        return len(self.pacing.warm_up or ())
 
 
 class SupervisorClient:
@@ -23,6 +44,8 @@ class SupervisorClient:
         self._socket = socket
         self._status: Status | None = None
         self._read_at = float("-inf")
+        self._settings: Settings | None = None
+        self._settings_at = float("-inf")
         self._one_at_a_time = asyncio.Lock()
 
     async def status(self) -> Status:
@@ -33,6 +56,21 @@ class SupervisorClient:
                 self._read_at = time.monotonic()
             return self._status
 
-    async def ask(self, method: str, path: str) -> Any:
+    async def settings(self) -> Settings:
+        """What the config in effect says of devices. Raises SharddError, unless it answered before."""
+        if self._settings is None or time.monotonic() > self._settings_at + SETTINGS_FRESH:
+            try:
+                told = msgspec.convert(await ask(self._socket, "GET", "/settings"), NodeSettings)
+            except SharddError:
+                if self._settings is None:
+                    raise
+                return self._settings
+            self._settings, self._settings_at = (
+                Settings(told, PacingConfig.model_validate(told.pacing)),
+                time.monotonic(),
+            )
+        return self._settings
+
+    async def ask(self, method: str, path: str, *, timeout: float = TIMEOUT) -> Any:
         """See `shardd.control_client.ask`."""
-        return await ask(self._socket, method, path)
+        return await ask(self._socket, method, path, timeout=timeout)

@@ -47,7 +47,7 @@ class Devices(Statements):
     async def all(self, warm_days: int, ids: Sequence[str] | None = None) -> list[Device]:
         """Every device that is not removed, or of these; `warm_days`: how long the longest warm-up is."""
         params = {"warm_days": warm_days, "ids": None if ids is None else list(ids)}
-        return await self._database.rows(partial(_device, Device), "all_devices", params)
+        return await self._database.rows(partial(make_device, Device), "all_devices", params)
 
     async def changed(self, since: int) -> ChangedDevices:
         """What changed; `since`: see `ChangedDevices.running`."""
@@ -110,7 +110,12 @@ class DeviceRow(Device):
     @property
     def shown_state(self) -> str:
         """The state, or `paused`."""
-        return self.state if self.paused_at is None else PAUSED
+        return shown_state_of(self)
+
+
+def shown_state_of(device: Device) -> str:
+    """The state, or `paused`."""
+    return device.state if device.paused_at is None else PAUSED
 
 
 _NEWER: Final = "its {what}, {name}, is one of a newer shardd: upgrade this host"
@@ -118,7 +123,8 @@ _NEWER: Final = "its {what}, {name}, is one of a newer shardd: upgrade this host
 _STATES: Final[Mapping[str, DeviceState]] = {state.value: state for state in DeviceState}
 
 
-def _device(make: type[AnyDevice], /, *, state: str, settings: str, classes: str, **fields: Any) -> AnyDevice:
+def make_device(make: type[AnyDevice], /, *, state: str, settings: str, classes: str, **fields: Any) -> AnyDevice:
+    """A device of this kind from a row; what cannot be read of it disables it."""
     settings_read, classes_read, fault = _read_json(fields["id"], settings, classes)
     known = _STATES.get(state)
     if fields["transport"] not in TRANSPORTS:
@@ -201,7 +207,7 @@ class DeviceAdmin(Statements):
             "state": state,
             "warm_days": warm_days,
         }
-        return await self._database.rows_for(partial(_device, DeviceRow), "list_devices", params)
+        return await self._database.rows_for(partial(make_device, DeviceRow), "list_devices", params)
 
     async def ids(self, start: str = "", *, most: int) -> list[str]:
         """The first ids that begin with `start`."""

@@ -5,39 +5,42 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.device.outlook import Outlook, ask_outlook, next_words, outlook_json, sent_words, tally_of, warm_days
-from shardd.cli.device.visits import visit_facts, visits_json
+from shardd.cli.device.outlook import ask_outlook, next_words, outlook_json, warm_days
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import id_argument
 from shardd.cli.options import OneOf, database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
 from shardd.config import TRANSPORTS, Config
-from shardd.config.transports.device_settings import MASK, masked_settings, remedy_of
-from shardd.config.values import format_duration
+from shardd.config.transports.device_settings import MASK, masked_settings
 from shardd.hashing import shard_of
-from shardd.pacing import CLASSES, DevicePace, Pace, daily_limit
+from shardd.pacing import CLASSES, Pace
 from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
-from shardd.words import ago, count, moment_text
-
-BACKING_OFF: Final = (
-    "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"
+from shardd.supervisor.scheduling.device_words import (
+    BACKING_OFF,
+    last_sent_words,
+    next_visit,
+    pace_facts,
+    to_do,
+    today_words,
+    visit_facts,
+    why_words,
 )
+from shardd.supervisor.scheduling.outlook_words import Outlook, sent_words, tally_of
+from shardd.words import count, moment_text
+
 _STATES: Final = [*(state.value for state in DeviceState), PAUSED]
-NOT_COUNTED: Final = "not counted"
-"""Sends of a device without a gap and limits: counting them would cost every settlement a write for each device."""
 _INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days", "last_at"})
 """Fields of a row that only mean something together; JSON has what follows from them."""
 
@@ -54,11 +57,11 @@ def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
             Column("transport", lambda device: transport_text(device.transport)),
             Column("state", lambda device: state_text(device.shown_state), whole=True),
             Column("jobs", lambda device: str(device.jobs), right=True),
-            Column("today", lambda device: _today(device, config), right=True),
-            Column("last sent", lambda device: _last_sent(device, config), whole=True),
+            Column("today", lambda device: today_words(device, config.pacing), right=True),
+            Column("last sent", lambda device: last_sent_words(device, config.pacing), whole=True),
             Column("shard", lambda device: str(shard_of(device.id, config.shards)), right=True, at_least=WIDE),
             Column("label", lambda device: device.label or "", at_least=WIDE),
-            Column("why", _why),
+            Column("why", why_words),
         ],
     )
 
@@ -105,16 +108,17 @@ def show(device_id: str, as_json: bool, config: Config) -> None:
 def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
     """A row, and what follows from it and the config."""
     pace = device_pace(config.pacing, device)
+    visit, _ = next_visit(device, config.transports.whatsapp.visit_every)
     row = {name: value for name, value in dataclasses.asdict(device).items() if name not in _INNER}
     return row | {
         "proxy": _masked_proxy(device.proxy),
         "settings": masked_settings(device.transport, device.settings),
         "shown_state": device.shown_state,
         "last_sent": device.last_at,
-        "to_do": _to_do(device),
+        "to_do": to_do(device),
         "shard": shard_of(device.id, config.shards),
         "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
-        **visits_json(device, config),
+        "next_visit_at": None if visit is None else datetime.fromtimestamp(visit, UTC),
         "pace": {name: _pace_json(pace.of(name)) for name in CLASSES},
     }
 
@@ -130,13 +134,13 @@ def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
         ("label", device.label),
         ("transport", transport),
         *_state_facts(device),
-        ("to do", BACKING_OFF if outlook.device.error is not None else _to_do(device)),
+        ("to do", BACKING_OFF if outlook.device.error is not None else to_do(device)),
         ("jobs", f"{count(device.jobs, 'live job')}{in_flight}"),
         ("may send", Lines(next_words(outlook))),
         ("sent today", sent_words(outlook)),
         ("last sent", moment_text(device.last_at)),
-        *visit_facts(device, config),
-        *_pace_facts(outlook.pace, device),
+        *visit_facts(device, config.transports.whatsapp.visit_every),
+        *pace_facts(outlook.pace, device),
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session),
         ("proxy", _masked_proxy(device.proxy)),
@@ -156,63 +160,8 @@ def _state_facts(device: DeviceRow) -> Facts:
     return facts
 
 
-def _why(device: DeviceRow) -> str:
-    if device.paused_at is not None:
-        return device.paused_why or ""
-    if device.fault is not None:
-        return device.fault
-    until = "" if device.state_until is None else f"until {device.state_until:%Y-%m-%d %H:%M} UTC"
-    return ", ".join(part for part in (device.reason, until) if part)
-
-
-def _to_do(device: DeviceRow) -> str:
-    remedy = device.fault or remedy_of(device.transport, DeviceState(device.state)).format(id=device.id)
-    if device.paused_at is None:
-        return remedy
-    resume = f"let it send again: shardd device resume {device.id}"
-    return resume if device.state == DeviceState.READY and device.fault is None else f"{resume}; and {remedy}"
-
-
-def _today(device: DeviceRow, config: Config) -> str:
-    pace = device_pace(config.pacing, device)
-    if not pace.limited:
-        return "-"
-    sent, _, days = tally_of(device, pace).today(datetime.now(pace.zone))
-    limit, _ = daily_limit(pace, CLASSES[0], days)
-    return f"{sent}/{limit}" if limit else str(sent)
-
-
-def _last_sent(device: DeviceRow, config: Config) -> str:
-    limited = device_pace(config.pacing, device).limited
-    return ago(device.last_at) if limited or device.last_at is not None else NOT_COUNTED
-
-
 def _pace_json(pace: Pace) -> dict[str, Any]:
     return dataclasses.asdict(pace) | {"quiet": None if pace.quiet is None else str(pace.quiet)}
-
-
-def _pace_facts(pace: DevicePace, device: DeviceRow) -> Facts:
-    origin = " (as configured)" if device.gap_min is None and device.gap_max is None else ""
-    gaps = [f"{_gap(pace.base)}{origin}"]
-    for name, own in pace.classes.items():
-        if (own.gap_min, own.gap_max) != (pace.base.gap_min, pace.base.gap_max):
-            gaps.append(f"{name} {_gap(own)}{f', {own.burst} in a row' if own.burst else ''}")
-    hours = {name: str(pace.of(name).quiet or "none") for name in CLASSES}
-    if len(set(hours.values())) == 1:
-        quiet = "" if hours[CLASSES[0]] == "none" else hours[CLASSES[0]]
-    else:
-        quiet = "; ".join(f"{name}: {one}" for name, one in hours.items())
-    return [
-        ("gap", "; ".join(gaps)),
-        ("quiet hours", quiet),
-        ("clock", pace.zone.key if isinstance(pace.zone, ZoneInfo) else "UTC"),
-    ]
-
-
-def _gap(pace: Pace) -> str:
-    if pace.gap_max <= 0:
-        return "none"
-    return f"{format_duration(pace.gap_min)} to {format_duration(pace.gap_max)}"
 
 
 def _masked_proxy(proxy: str | None) -> str | None:

@@ -31,23 +31,14 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin
+from shardd.queue.job_words import media_words, tries_of
 from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
 from shardd.words import ago, count, moment_text
 
-_SHOWN_OF_MEDIA: Final = 64
-"""Characters that are shown of a data: URI, which contains a whole file."""
-
 
 def _transport(job: JobRow) -> Text:
     return transport_text(job.transport or ("" if job.device_id is None else "?"))
-
-
-def _tries(job: JobRow) -> int:
-    """Attempts that failed, and the one that is under way or was accepted, even if a failure was reported later."""
-    return job.failures + (
-        job.state in (JobState.SENT, JobState.SENDING) or (job.failures == 0 and job.message_id is not None)
-    )
 
 
 JOBS: Final = Listing[JobRow](
@@ -64,7 +55,7 @@ JOBS: Final = Listing[JobRow](
         Column("kind", lambda job: job.kind, at_least=AIRY),
         Column("class", lambda job: job.job_class, at_least=AIRY),
         Column("campaign", lambda job: job.campaign or "", at_least=WIDE),
-        Column("tries", lambda job: f"{_tries(job)}/{job.max_attempts}", right=True, at_least=WIDE),
+        Column("tries", lambda job: f"{tries_of(job)}/{job.max_attempts}", right=True, at_least=WIDE),
         Column("reference", lambda job: job.reference or "", at_least=WIDE),
         Column("waits for, or error", lambda job: job.waits_for or job.error or job.unreadable_why or ""),
     ],
@@ -147,7 +138,7 @@ def _facts(job: WholeJob) -> Facts:
         ("campaign", job.campaign),
         ("order group", job.order_group),
         ("reference", job.reference),
-        ("tries", f"{_tries(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"),
+        ("tries", f"{tries_of(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"),
         ("on doubt", job.on_doubt),
         ("on unreadable", job.on_unreadable),
         ("priority", str(job.priority) if job.priority else ""),
@@ -170,7 +161,7 @@ def _facts(job: WholeJob) -> Facts:
         ("dedupe key", job.dedupe_key),
         ("producer", job.producer),
         ("kind", job.kind),
-        ("media", _short(job.media)),
+        ("media", media_words(job.media)),
         ("file name", job.file_name),
         ("mime type", job.mime_type),
         ("details", _json_text(job.details)),
@@ -182,9 +173,3 @@ def _facts(job: WholeJob) -> Facts:
 
 def _json_text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _short(media: str | None) -> str:
-    if media is None or not media.startswith("data:") or len(media) <= _SHOWN_OF_MEDIA:
-        return media or ""
-    return f"{media[:_SHOWN_OF_MEDIA]}… ({count(len(media), 'character')})"

@@ -117,6 +117,61 @@ SELECT ${device}, d.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_fligh
   ) t ON true
  ORDER BY d.id;
 
+-- name: device_filter
+-- The filters of an operator's question about devices; NULL filters pass everything. `search`: how the id or the label begins.
+removed_at IS NULL AND (%(transport)s::text IS NULL OR transport = %(transport)s)
+       AND (%(device_group)s::text IS NULL OR EXISTS (
+                SELECT FROM shardd.device_group_members m WHERE m.device_group = %(device_group)s AND m.device_id = d.id))
+       AND (%(search)s::text IS NULL OR starts_with(lower(id), lower(%(search)s)) OR starts_with(lower(label), lower(%(search)s)));
+
+-- name: page_of_devices
+-- The ids of up to `most` devices after the device `from` (NULL: from the first; `back`: before it, the nearest first), in an order: by
+-- `id`, by `label`, or by the last change of their state (`changed`). NULL filters pass everything.
+WITH keyed AS (
+    SELECT d.*, CASE %(order)s WHEN 'label' THEN lower(coalesce(d.label, ''))
+                               WHEN 'changed' THEN to_char(1e12 - extract(epoch FROM coalesce(d.paused_at, d.state_since)), 'FM000000000000.000000') ELSE '' END COLLATE "C" AS key
+      FROM shardd.devices d
+)
+SELECT id FROM keyed d
+ WHERE ${device_filter}
+   AND (%(state)s::text IS NULL OR CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END = %(state)s)
+   AND (%(from)s::text IS NULL
+        OR NOT %(back)s AND (d.key, d.id COLLATE "C") > (SELECT f.key, f.id COLLATE "C" FROM keyed f WHERE f.id = %(from)s)
+        OR %(back)s AND (d.key, d.id COLLATE "C") < (SELECT f.key, f.id COLLATE "C" FROM keyed f WHERE f.id = %(from)s))
+ ORDER BY CASE WHEN NOT %(back)s THEN d.key END, CASE WHEN NOT %(back)s THEN d.id COLLATE "C" END, d.key DESC, d.id COLLATE "C" DESC
+ LIMIT %(most)s;
+
+-- name: devices_of_page
+-- These devices with their jobs that are in a lane, counted up to `most`: those are found by an index, however many there are, and
+-- scheduled ones are not.
+SELECT ${device}, q.queued, t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent, t.last_at,
+       (SELECT count(*) FROM (SELECT FROM shardd.device_days e WHERE e.device_id = d.id AND e.day < t.day
+                               ORDER BY e.day DESC LIMIT %(warm_days)s) days) AS days
+  FROM shardd.devices d
+  LEFT JOIN shardd.device_visits v ON v.device_id = d.id
+  LEFT JOIN LATERAL (
+      SELECT day, sent, hour, hour_sent, last_at FROM shardd.device_days WHERE device_id = d.id ORDER BY day DESC LIMIT 1
+  ) t ON true
+ CROSS JOIN LATERAL (
+     SELECT count(*) AS queued FROM (SELECT FROM shardd.jobs j WHERE j.device_id = d.id AND NOT j.scheduled LIMIT %(most)s) first
+ ) q
+ WHERE d.id = ANY (%(ids)s::text[]) AND d.removed_at IS NULL;
+
+-- name: states_of_devices
+-- How many devices are in which state, as it is shown, and which they are.
+SELECT CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END AS state, array_agg(id) AS ids
+  FROM shardd.devices d
+ WHERE ${device_filter}
+ GROUP BY 1;
+
+-- name: group_ids
+-- The ids of up to `most` device groups.
+SELECT id FROM shardd.device_groups ORDER BY id LIMIT %(most)s;
+
+-- name: groups_of_device
+-- The device groups that a device is in.
+SELECT device_group FROM shardd.device_group_members WHERE device_id = %(id)s ORDER BY device_group;
+
 -- name: device_was_there
 -- Whether there is, or ever was, a device of this id.
 SELECT EXISTS (SELECT FROM shardd.devices WHERE id = %(id)s);

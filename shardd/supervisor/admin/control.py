@@ -11,6 +11,7 @@
 | POST /stop | drain and exit, like SIGTERM |
 | POST /reload | read the config file again, like SIGHUP |
 | POST /shards/{n}/drain, /shards/{n}/restart | answers when it is done |
+| GET /settings | what the dashboard must know of the config (`shardd.supervisor.admin.node_settings`) |
 | GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.scheduling.outlook.DeviceOutlook`) |
 | POST /dashboard/links | a link that signs one person in to the dashboard, once, within five minutes |
 | POST /dashboard/links/{token}/redeem | for the dashboard: whether a link's token is good, which uses it up |
@@ -41,6 +42,7 @@ from shardd.errors import ConfigError, NotStartedError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.supervisor.admin.metrics import render_metrics
 from shardd.supervisor.admin.node import Node
+from shardd.supervisor.admin.node_settings import settings_of
 from shardd.supervisor.admin.starting import Starting
 from shardd.supervisor.http_listener import Listener, refusal
 from shardd.supervisor.problems import Problem, ProblemKind
@@ -103,6 +105,7 @@ class Control(Service):
             self._route("POST", "/reload", self._reload),
             self._route("POST", "/shards/{shard}/drain", self._drain),
             self._route("POST", "/shards/{shard}/restart", self._restart),
+            self._route("GET", "/settings", self._settings),
             self._route("GET", "/devices/{device}", self._outlook),
             self._route("POST", "/devices/{device}/close", self._close_device),
             self._route("POST", "/dashboard/links", self._make_link),
@@ -241,6 +244,9 @@ class Control(Service):
     async def _restart(self, request: web.Request) -> object:
         await self._node.workers.restart(_shard(request))
         return {"restarted": True}
+
+    async def _settings(self, _: web.Request) -> object:
+        return settings_of(self._node.current.config)
 
     async def _outlook(self, request: web.Request) -> object:
         return self._node.outlook(_device(request))

@@ -6,9 +6,10 @@ from datetime import UTC
 
 import pytest
 
-from shardd.cli.device.outlook import Outlook, next_words, sent_words
+from shardd.cli.device.outlook import next_words
 from shardd.pacing import CLASSES, DevicePace, Pace
 from shardd.supervisor.scheduling.outlook import ClassOutlook, DeviceOutlook
+from shardd.supervisor.scheduling.outlook_words import Outlook, sent_words
 
 
 def outlook(pace: DevicePace, *turns: ClassOutlook, note: str | None = None, **fields: object) -> Outlook:
