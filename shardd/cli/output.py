@@ -11,16 +11,13 @@ respected.
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import io
 import json
-import math
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 import click
@@ -32,6 +29,7 @@ from rich.console import ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
+from shardd.plain import plain
 from shardd.states import DeviceState, JobState, NodeState, ShardState
 from shardd.visible import visible, visible_json
 
@@ -223,28 +221,11 @@ def print_exactly(line: str) -> None:
 
 
 def print_json(value: Any, *, compact: bool = False) -> None:
-    """JSON for programs, indented or (`compact`) on one line; see `_plain` for what `value` may contain."""
+    """JSON for programs, indented or (`compact`) on one line; see `plain` for what `value` may contain."""
     # Whatever the encoding of stdout: ASCII can express all of JSON.
     ascii_only = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name != "utf-8"
-    text = json.dumps(_plain(value), indent=None if compact else 2, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(plain(value), indent=None if compact else 2, ensure_ascii=ascii_only, allow_nan=False)
     click.echo(visible_json(text))
-
-
-def _plain(value: Any) -> Any:
-    """Rows as objects, times in ISO 8601, and null for numbers that JSON does not have."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # `class` is a keyword in Python.
-        names = (
-            (field.name, "class" if field.name == "job_class" else field.name) for field in dataclasses.fields(value)
-        )
-        return {shown: _plain(getattr(value, name)) for name, shown in names}
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def state_text(state: str) -> Text:

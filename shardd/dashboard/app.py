@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import static_files
+from shardd.dashboard.api.api import Api
 from shardd.dashboard.live import Live
 from shardd.dashboard.pages import devices, events, jobs, overview, sign_in, streams
 from shardd.dashboard.site import CURRENT, HEADERS, Site
@@ -29,7 +30,7 @@ PATIENCE: Final = 10.0
 MAX_BODY: Final = 1 << 20
 """Bytes of a request."""
 CONNECTIONS: Final = 4
-"""To the database, for all who look."""
+"""To the database, for all who look; and as many for programs that send, once there are any."""
 LOCK_TIMEOUT: Final = 3.0
 """Seconds that an act waits for another transaction's lock."""
 
@@ -37,18 +38,13 @@ LOCK_TIMEOUT: Final = 3.0
 @asynccontextmanager
 async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[None]:
     """Serve the site during the block."""
-    database = Database(
-        setup.dsn,
-        application_name=f"shardd/{setup.node}/dashboard",
-        connect_timeout=setup.connect_timeout,
-        statement_timeout=setup.statement_timeout,
-        max_size=CONNECTIONS,
-        session=False,
-        lock_timeout=LOCK_TIMEOUT,
-    )
+    database = _database(setup, "dashboard")
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)))
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
+    sending = _database(setup, "api", min_size=0)
+    await sending.pool.open()
+    api = Api(site, sending)
     live = Live(database, _listening(setup), site.sign_ins.lasts)
     routes = [
         *static_files.routes(),
@@ -58,6 +54,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         *events.routes(site, live),
         *devices.routes(site),
         *jobs.routes(site),
+        *api.routes(),
         *site.missing(),
     ]
     listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
@@ -67,7 +64,9 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         yield
     finally:
         await live.close()
+        await api.close()
         await listener.close()
+        await sending.close()
         await database.close()
 
 
@@ -78,6 +77,19 @@ def _listening(setup: DashboardSetup) -> Database:
         application_name=f"shardd/{setup.node}/dashboard",
         connect_timeout=setup.connect_timeout,
         statement_timeout=setup.statement_timeout,
+    )
+
+
+def _database(setup: DashboardSetup, what: str, *, min_size: int = 1) -> Database:
+    return Database(
+        setup.dsn,
+        application_name=f"shardd/{setup.node}/{what}",
+        connect_timeout=setup.connect_timeout,
+        statement_timeout=setup.statement_timeout,
+        min_size=min_size,
+        max_size=CONNECTIONS,
+        session=False,
+        lock_timeout=LOCK_TIMEOUT,
     )
 
 

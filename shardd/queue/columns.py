@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -90,6 +91,7 @@ def _as_json_text(name: str) -> str:
 
 _LISTS: Final = {
     "given": ", ".join(GIVEN),
+    "given_values": ", ".join(f"%({name})s" for name in GIVEN),
     "retried": ", ".join(RETRIED),
     "archived": ", ".join(ARCHIVED),
     "resent": ", ".join(RESENT),
@@ -147,3 +149,10 @@ QUERIES: Final[Mapping[str, bytes]] = MappingProxyType(
     {name: fill_in(text.decode()).encode() for name, text in _QUERIES.items()}
 )
 """The statements of `sql/`, by name."""
+
+
+@lru_cache(maxsize=200)
+def insert_of(columns: tuple[str, ...]) -> bytes:
+    """The INSERT of a job that names only these columns of `GIVEN`: the others have their defaults."""
+    lists = {"given": ", ".join(columns), "given_values": ", ".join(f"%({name})s" for name in columns)}
+    return fill_in(_QUERIES["insert_given"].decode(), lists).encode()

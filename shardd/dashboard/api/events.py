@@ -1,0 +1,132 @@
+"""Events as they happen: a program asks for those after a position, and the answer waits until there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from shardd.config.values import RefusedError
+from shardd.config.values.words import EVENT_KIND
+from shardd.dashboard.api.guard import Guard
+from shardd.dashboard.api.models import Events
+from shardd.dashboard.api.operations import ALL, Call, Operation
+from shardd.dashboard.api.problems import BAD_TOKEN, INVALID, MALFORMED, ROLE, TOO_MANY, ProblemError
+from shardd.errors import DatabaseError
+from shardd.queue.database import Database
+from shardd.queue.sending import Sending, as_numbers
+from shardd.tasks import end_tasks
+
+MOST: Final = 1000
+LONGEST: Final = 30
+"""Seconds that an answer waits."""
+WAITING: Final = 64
+"""Requests that may wait at a time: they keep their connections, and the pages need some, too."""
+EVERY: Final = 0.5
+"""Seconds between looks at the end of the outbox, one for all who wait, and none when nobody does."""
+
+
+class After(msgspec.Struct, forbid_unknown_fields=True):
+    """Which events."""
+
+    after: Annotated[str, Meta(pattern="^[0-9]{1,18}-[0-9]{1,18}$")] | None = None
+    kinds: list[str] | None = None
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
+    wait: Annotated[int, Meta(ge=0, le=LONGEST)] = 0
+
+
+class EventCalls:
+    """Events for programs."""
+
+    def __init__(self, database: Database, guard: Guard) -> None:
+        self._database = database
+        self._guard = guard
+        self._waiting = 0
+        self._last: str | None = None
+        self._changed = asyncio.Condition()
+        self._watch: asyncio.Task[None] | None = None
+
+    def operations(self) -> list[Operation]:
+        """See the module."""
+        return [
+            Operation(
+                method="GET",
+                path="/events",
+                name="read_events",
+                summary="Read events",
+                about="Those after a position, oldest first; without one, from the first that is kept. With `wait`, an answer "
+                "without events comes only after so many seconds. `kinds` are patterns such as `job.*`, as for webhooks; the "
+                "parameter may be repeated. A token that sends gets what its role sees.",
+                may=ALL,
+                handle=self.read,
+                query=After,
+                answer=Events,
+                problems=(INVALID, ROLE, TOO_MANY),
+            )
+        ]
+
+    async def read(self, call: Call) -> dict[str, object]:
+        """The next ones."""
+        asked: After = call.query
+        kinds = None if asked.kinds is None else [_kind(one) for one in asked.kinds]
+        sending = Sending(self._database, call.caller.token.role)
+        found, position = await sending.events(asked.after, asked.limit, kinds)
+        if found or not asked.wait:
+            return {"events": found, "position": position}
+        if self._waiting >= WAITING:
+            raise ProblemError(TOO_MANY, f"{WAITING} requests wait for events already: ask again, or without wait")
+        deadline = time.monotonic() + asked.wait
+        self._waiting += 1
+        try:
+            while not found and await self._newer_than(position, deadline):
+                if not await self._guard.is_still_good(call.request):
+                    raise ProblemError(BAD_TOKEN, "the token was removed, or has expired, while this request waited")
+                found, position = await sending.events(position, asked.limit, kinds)
+                if not found:
+                    await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others
+        finally:
+            self._waiting -= 1
+        return {"events": found, "position": position}
+
+    async def close(self) -> None:
+        """End the watch."""
+        if self._watch is not None:
+            await end_tasks([self._watch])
+
+    async def _newer_than(self, position: str, deadline: float) -> bool:
+        """Wait for an event after a position; whether there is one before the deadline."""
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look())
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
+                while self._last is None or as_numbers(self._last) <= as_numbers(position):
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look(self) -> None:
+        """Where the outbox ends, while somebody waits."""
+        while self._waiting:
+            try:
+                last = await self._database.value("last_event")
+            except DatabaseError:
+                last = None  # those who wait find out what is wrong when they ask themselves
+            if last is not None and last != self._last:
+                async with self._changed:
+                    self._last = last
+                    self._changed.notify_all()
+            await asyncio.sleep(EVERY)
+        self._last = None
+
+
+def _kind(text: str) -> str:
+    try:
+        return str(EVENT_KIND.read(text))
+    except RefusedError as error:
+        raise ProblemError(
+            MALFORMED, f"kinds: {text[:80]} {error}", field="kinds", value=text[:80], fix=str(error)
+        ) from None

@@ -1,0 +1,139 @@
+"""Who asks: the token of a request, and what it may.
+
+Tokens cannot be guessed. But each that is wrong costs a question to the database, so an address that sent many is answered
+without one for a while; tokens that worked lately are looked up all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from shardd.dashboard.api.problems import (
+    BAD_TOKEN,
+    NO_TOKEN,
+    NOT_ALLOWED,
+    TOKEN_IN_ADDRESS,
+    TOO_MANY_FAILURES,
+    ProblemError,
+)
+from shardd.queue.api_tokens import FORM, PREFIX, ApiToken, ApiTokens, May, digest
+
+FAILURES: Final = 20
+"""Wrong tokens of one address within `WINDOW`, after which it waits."""
+WINDOW: Final = 60.0
+"""Seconds."""
+MOST: Final = 10_000
+"""Addresses, and tokens, that are remembered; the one that was longest without a request makes room."""
+SCHEME: Final = "bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks; for the audit log, too."""
+
+    token: ApiToken
+    address: str
+
+    @property
+    def user(self) -> str:
+        """The token's name."""
+        return self.token.name
+
+    @property
+    def how(self) -> str:
+        """As in the audit log."""
+        return "token"
+
+    @property
+    def sends(self) -> bool:
+        """Whether it sees what its role sees, and nothing else."""
+        return self.token.may is May.SEND
+
+
+class Guard:
+    """Finds out who asks. Every call raises ProblemError and DatabaseError."""
+
+    def __init__(self, tokens: ApiTokens, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+
+    async def caller(self, request: web.Request) -> Caller:
+        """Who asks."""
+        refuse_in_address(request)
+        token = _token_of(request)
+        address = request.remote or ""
+        hashed = digest(token)
+        if hashed not in self._good:
+            self._check_failures(address)
+        found = await self._tokens.use(token) if FORM.fullmatch(token) else None
+        if found is None or found.expired:
+            self._good.pop(hashed, None)
+            self._failed(address)
+            why = "is not known: it was removed, or mistyped" if found is None else "has expired"
+            raise ProblemError(BAD_TOKEN, f"the token {why}; an operator makes another with: shardd token add")
+        self._remember(self._good, hashed, None)
+        return Caller(found, address)
+
+    async def is_still_good(self, request: web.Request) -> bool:
+        """Whether the token of a request that has waited still works."""
+        found = await self._tokens.use(_token_of(request))
+        return found is not None and not found.expired
+
+    def _check_failures(self, address: str) -> None:
+        began, number = self._failures.get(address, (0.0, 0))
+        left = began + WINDOW - self._clock()
+        if number >= FAILURES and left > 0:
+            problem = ProblemError(
+                TOO_MANY_FAILURES, f"{number} wrong tokens came from {address or 'here'}: try again in {left:.0f} s"
+            )
+            problem.headers["Retry-After"] = f"{max(1.0, left):.0f}"
+            raise problem
+
+    def _failed(self, address: str) -> None:
+        now = self._clock()
+        began, number = self._failures.get(address, (now, 0))
+        self._remember(self._failures, address, (began, number + 1) if now < began + WINDOW else (now, 1))
+
+    @staticmethod
+    def _remember(where: OrderedDict[Any, Any], key: object, value: object) -> None:
+        where[key] = value
+        where.move_to_end(key)
+        while len(where) > MOST:
+            where.popitem(last=False)
+
+
+def allow(caller: Caller, may: frozenset[May]) -> None:
+    """Raises ProblemError for a token that is for something else."""
+    what = caller.token.may
+    if what not in may:
+        needed = " or ".join(one.value for one in May if one in may)
+        raise ProblemError(NOT_ALLOWED, f"token {caller.user} may {what.value}, and this is for one that may {needed}")
+
+
+def refuse_in_address(request: web.Request) -> None:
+    """Raises ProblemError for a token in the address, also in addition to a good one."""
+    named = {"token", "access_token", "api_key"} & {name.lower() for name in request.query}
+    if named or (PREFIX in request.path_qs and FORM.search(request.path_qs)):
+        raise ProblemError(
+            TOKEN_IN_ADDRESS,
+            "the address has a token in it, and addresses are logged: send it as the header Authorization, and replace it "
+            "(shardd token remove, shardd token add), because others may have read it",
+        )
+
+
+def _token_of(request: web.Request) -> str:
+    header = request.headers.getall("Authorization", [])
+    scheme, _, token = (header[0] if len(header) == 1 else "").partition(" ")
+    if scheme.lower() != SCHEME or not token.strip():
+        raise ProblemError(
+            NO_TOKEN, "there is no token: send the header Authorization: Bearer shardd_…, see: shardd guide api"
+        )
+    return token.strip()

@@ -1,0 +1,191 @@
+"""Jobs: inserting them, and what became of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shardd.dashboard.api.models import InsertedJobs, JobDetails, Jobs, NewJob, Outcome, Outcomes
+from shardd.dashboard.api.operations import ALL, SEND, Call, Operation, Reply
+from shardd.dashboard.api.problems import (
+    INVALID,
+    MALFORMED,
+    MEDIA,
+    NO_SUCH,
+    NOT_BOUND,
+    REFUSED,
+    ROLE,
+    TOO_LARGE,
+    UNSURE,
+    ProblemError,
+)
+from shardd.dashboard.api.reading import read_list, read_object
+from shardd.errors import ErrorClass
+from shardd.pacing import CLASSES
+from shardd.queue.database import Database
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.sending import Sending
+from shardd.states import JobState
+
+MOST_INSERTED: Final = 1000
+"""Jobs of one request, which are one transaction."""
+MOST_LISTED: Final = 1000
+IDEMPOTENCY: Final = "Idempotency-Key"
+JobClass: Final[Any] = Literal[CLASSES]
+
+
+class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "class"}):
+    """Which jobs; all that is given must match."""
+
+    reference: str | None = None
+    dedupe_key: str | None = None
+    state: JobState | None = None
+    device: str | None = None
+    campaign: str | None = None
+    job_class: JobClass | None = None
+    error_class: ErrorClass | None = None
+    order_group: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 100
+
+
+_OF_SENDERS: Final = ("reference", "dedupe_key", "limit")
+
+
+class JobCalls:
+    """What is asked about jobs."""
+
+    def __init__(self, database: Database, sending: Database) -> None:
+        """`sending`: connections for tokens that send, so that they never use up those of the pages."""
+        self._jobs = JobAdmin(database)
+        self._sending = sending
+
+    def operations(self) -> list[Operation]:
+        """See the module."""
+        return [
+            Operation(
+                method="POST",
+                path="/jobs",
+                name="insert_jobs",
+                summary="Insert jobs",
+                about=f"One job, or a list of up to {MOST_INSERTED:,}; all are inserted, or none. Each has the columns of "
+                "`shardd.jobs` that a producer may give (`shardd guide insert`). A job whose `dedupe_key` was used before is not "
+                "inserted again, so a request with a `dedupe_key` for each job may be repeated; there is no "
+                f"{IDEMPOTENCY}.",
+                may=SEND,
+                handle=self.insert,
+                body=NewJob | list[NewJob],  # type: ignore[valid-type]  # made of the columns
+                answer=InsertedJobs,
+                status=201,
+                also={200: "Nothing was inserted: all of them are duplicates."},
+                problems=(REFUSED, INVALID, NOT_BOUND, ROLE, UNSURE, TOO_LARGE, MEDIA),
+            ),
+            Operation(
+                method="GET",
+                path="/jobs",
+                name="list_jobs",
+                summary="List jobs, newest first",
+                about="A token that sends gets what its role sees in `shardd.outcomes`, by `reference`, by `dedupe_key`, or the "
+                "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`.",
+                may=ALL,
+                handle=self.find,
+                query=Filter,
+                answer=(Jobs, Outcomes),
+                problems=(ROLE,),
+            ),
+            Operation(
+                method="GET",
+                path="/jobs/{job}",
+                name="show_job",
+                summary="Show a job",
+                about="A token that sends gets what its role sees in `shardd.outcomes`; other tokens also get the message.",
+                may=ALL,
+                handle=self.show,
+                answer=(JobDetails, Outcome),
+                problems=(NO_SUCH, ROLE),
+            ),
+        ]
+
+    async def insert(self, call: Call) -> Reply:
+        """Insert one or many."""
+        if IDEMPOTENCY in call.request.headers:
+            raise ProblemError(
+                MALFORMED,
+                f"the header {IDEMPOTENCY} is not known: give each job a dedupe_key, and repeat the request as often as needed",
+                field=IDEMPOTENCY,
+            )
+        raw = read_list(call.body, MOST_INSERTED)
+        single = len(raw) == 1 and not call.body.lstrip().startswith(b"[")
+        jobs = [_as_texts(read_object(NewJob, one, None if single else index)) for index, one in enumerate(raw)]
+        inserted = await self._of(call).insert(jobs)
+        return Reply({"jobs": inserted}, 200 if all(one.duplicate for one in inserted) else 201)
+
+    async def find(self, call: Call) -> Any:
+        """A list."""
+        asked: Filter = call.query
+        if not call.caller.sends:
+            _refuse_others(call, {"dedupe_key"}, "filters by everything else")
+            traits = Traits(
+                state=asked.state,
+                device_ids=None if asked.device is None else [asked.device],
+                campaign=asked.campaign,
+                job_class=asked.job_class,
+                error_class=None if asked.error_class is None else asked.error_class.value,
+                order_group=asked.order_group,
+                reference=asked.reference,
+            )
+            return {"jobs": await self._jobs.newest(asked.limit, traits)}
+        others = {field.encode_name for field in msgspec.structs.fields(Filter)} - {*_OF_SENDERS}
+        _refuse_others(call, others, "filters by reference or dedupe_key")
+        sending = self._of(call)
+        if asked.dedupe_key is not None:
+            found = await sending.by_dedupe_key(asked.dedupe_key)
+            return {"jobs": [job for job in found if asked.reference in (None, job.reference)]}
+        if asked.reference is not None:
+            return {"jobs": await sending.by_reference(asked.reference, asked.limit)}
+        return {"jobs": await sending.newest(asked.limit)}
+
+    async def show(self, call: Call) -> Any:
+        """One."""
+        number = int(call.path("job"))
+        found = await self._of(call).job(number) if call.caller.sends else await self._jobs.show(number)
+        if found is None:
+            raise ProblemError(
+                NO_SUCH, f"job {number} is unknown" + (" to the role of this token" if call.caller.sends else "")
+            )
+        return found
+
+    def _of(self, call: Call) -> Sending:
+        return Sending(self._sending, call.caller.token.role)
+
+
+def _refuse_others(call: Call, names: set[str], instead: str) -> None:
+    for name in sorted(names & call.request.query.keys()):
+        what = call.caller.token.may.value
+        raise ProblemError(
+            MALFORMED,
+            f"{name} is not a filter of a token that may {what}, which {instead}",
+            field=name,
+            fix="leave it out",
+        )
+
+
+def _as_texts(job: dict[str, Any]) -> dict[str, str | None]:
+    """As PostgreSQL reads them; by the names of the columns."""
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(NewJob)}
+    return {names[name]: _as_text(value) for name, value in job.items()}
+
+
+def _as_text(value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case msgspec.Raw():
+            text = bytes(value).decode()
+            return None if text == "null" else text
+        case datetime():
+            return value.isoformat()
+        case _:
+            return str(value)

@@ -1,0 +1,163 @@
+"""What programs with a sending token do: the statements of `sql/sending.sql`, each transaction as the role of the token.
+
+PostgreSQL's own rights hold for that role, and so do the triggers and views that enforce the bindings of producers: our login is
+not bound, and takes over the bindings of the role that it sets (0009_producers.sql).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, get_type_hints
+
+import psycopg
+
+from shardd.errors import DatabaseError, SharddError
+from shardd.postgres.servers import Connection
+from shardd.queue.columns import insert_of
+from shardd.queue.database import Database, column_of, first, rows_of
+from shardd.queue.events import EventRow
+from shardd.queue.records import JobRow
+
+Row = TypeVar("Row")
+
+_HINTS: Final = get_type_hints(JobRow)
+OUTCOME: Final = dataclasses.make_dataclass(
+    "Outcome",
+    [
+        *((field.name, _HINTS[field.name]) for field in dataclasses.fields(JobRow) if field.name != "transport"),
+        ("attempt", int),
+    ],
+    frozen=True,
+    namespace={"__doc__": "A job as producers see it in `shardd.outcomes`.", "__module__": __name__},
+)
+
+
+class RoleError(SharddError):
+    """shardd cannot act as the role of a token."""
+
+
+class UnsureError(SharddError):
+    """The connection was lost while a transaction was committed: all of it is in the database, or nothing."""
+
+
+class NewJobError(SharddError):
+    """A job was refused, and so were those that were to be inserted with it. `cause`: why."""
+
+    def __init__(self, index: int, cause: DatabaseError) -> None:
+        super().__init__(str(cause))
+        self.index = index
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """What became of a new job."""
+
+    id: int | None
+    duplicate: bool
+    """Nothing was inserted, because there is one with its dedupe key: `id`, or None if the role may not see that."""
+
+
+class Sending:
+    """The work of one role; None: our own, which sees everything. Raises DatabaseError, and RoleError."""
+
+    def __init__(self, database: Database, role: str | None) -> None:
+        self._database = database
+        self._role = role
+
+    async def insert(self, jobs: Sequence[Mapping[str, str | None]]) -> list[Inserted]:
+        """Insert jobs, all or none. Raises NewJobError and UnsureError, too.
+
+        Each has columns of `GIVEN` as texts, which PostgreSQL reads as if they stood in the statement.
+        """
+        done: list[psycopg.AsyncCursor[Any]] = []
+        complete = False
+        try:
+            async with self._transaction() as connection:
+                # In one round trip, and a statement for each: only so is it known which one is a duplicate or refused.
+                async with connection.pipeline():
+                    for job in jobs:
+                        done.append(await connection.execute(insert_of(tuple(job)), job))  # noqa: PERF401  # not all may be done
+                ids = [await cursor.fetchone() for cursor in done]
+                inserted = [
+                    Inserted(row[0], duplicate=False) if row else await self._duplicate(connection, job)
+                    for job, row in zip(jobs, ids, strict=True)
+                ]
+                complete = True
+        except DatabaseError as error:
+            if complete:
+                raise UnsureError(str(error)) from error
+            index = sum(cursor.pgresult is not None and cursor.description is not None for cursor in done)
+            if index < len(jobs) and _is_about_a_row(error):
+                raise NewJobError(index, error) from error
+            raise
+        return inserted
+
+    async def job(self, number: int) -> Any | None:
+        """One job that the role sees, as an OUTCOME."""
+        return first(await self._rows(OUTCOME, "seen_job", {"id": number}))
+
+    async def by_reference(self, reference: str, most: int) -> list[Any]:
+        """Jobs with a reference, newest first."""
+        return await self._rows(OUTCOME, "seen_by_reference", {"reference": reference, "most": most})
+
+    async def by_dedupe_key(self, key: str) -> list[Any]:
+        """The job with a dedupe key."""
+        return await self._rows(OUTCOME, "seen_by_dedupe_key", {"dedupe_key": key})
+
+    async def newest(self, most: int) -> list[Any]:
+        """The newest jobs."""
+        return await self._rows(OUTCOME, "newest_seen", {"most": most})
+
+    async def events(self, after: str | None, most: int, kinds: Sequence[str] | None) -> tuple[list[EventRow], str]:
+        """The next events after a position, and the position from which to go on."""
+        params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds)}
+        async with self._transaction() as connection:
+            # The end first: what becomes readable between the two statements is read again, not left out.
+            (end,) = await column_of(connection, self._database.queries["events_end"])
+            found = await rows_of(connection, EventRow, self._database.queries["read_events"], params)
+        if len(found) == most:
+            return found, found[-1].position
+        return found, max(
+            (end, *(one for one in (after,) if one), *(event.position for event in found)), key=as_numbers
+        )
+
+    async def _rows(self, make: type[Row], name: str, params: Mapping[str, Any]) -> list[Row]:
+        async with self._transaction() as connection:
+            return await rows_of(connection, make, self._database.queries[name], params)
+
+    async def _duplicate(self, connection: Connection, job: Mapping[str, str | None]) -> Inserted:
+        query = self._database.queries["id_of_dedupe_key"]
+        found = await column_of(connection, query, {"dedupe_key": job.get("dedupe_key")})
+        return Inserted(first(found), duplicate=True)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[Connection]:
+        async with self._database.connection() as connection, connection.transaction():
+            if self._role is not None:
+                try:
+                    await connection.execute(self._database.queries["act_as"], {"role": self._role})
+                except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+                    raise RoleError(str(error.diag.message_primary)) from error
+            yield connection
+
+
+def as_numbers(position: str) -> tuple[int, int]:
+    """A position of events, to be compared."""
+    xid, _, number = position.partition("-")
+    return int(xid), int(number)
+
+
+def _is_about_a_row(error: DatabaseError) -> bool:
+    """Whether it says something about the job, and not about the connection."""
+    cause = error.__cause__
+    if isinstance(cause, UnicodeError):
+        return True
+    if not isinstance(cause, psycopg.Error):
+        return False
+    if cause.sqlstate is None:
+        return isinstance(cause, psycopg.DataError)  # it could not be sent
+    return cause.sqlstate[:2] in {"22", "23", "54", "P0"} or cause.diag.schema_name == "shardd"

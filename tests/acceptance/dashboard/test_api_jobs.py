@@ -1,0 +1,95 @@
+"""A program that cannot reach PostgreSQL inserts jobs by JSON, on a running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.fixtures.browser import free_port
+from tests.support.api import Program, make_token, site_of
+from tests.support.daemon import Daemon, Producer
+
+HELLO = {"device_id": "d1", "recipient": "+4915112345678", "body": "Hello"}
+
+
+@pytest.fixture
+async def daemon(make_daemon: Callable[..., Daemon], producer: Producer) -> Daemon:
+    made = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await made.start()
+    producer.add_devices(2)
+    return made
+
+
+@pytest.fixture
+async def program(daemon: Daemon) -> AsyncIterator[Program]:
+    """With a token to send."""
+    async with Program(site_of(daemon), await make_token(daemon, "shop", "send")) as one:
+        yield one
+
+
+async def test_a_program_inserts_a_job_and_it_is_sent(daemon: Daemon, producer: Producer, program: Program) -> None:
+    made = await program.post("/jobs", HELLO | {"reference": "order-17", "metadata": {"order": 17}, "class": "service"})
+    assert made.status == 201, made
+    (job,) = made.json["jobs"]
+    assert job["duplicate"] is False
+    await producer.until_finished(daemon, 1)
+    shown = (await program.get(f"/jobs/{job['id']}")).json
+    assert (shown["state"], shown["reference"], shown["class"]) == ("sent", "order-17", "service")
+    assert shown["metadata"] == {"order": 17}
+    assert "body" not in shown
+    for question in ("?reference=order-17", "", "?limit=1"):
+        assert [one["id"] for one in (await program.get(f"/jobs{question}")).json["jobs"]] == [job["id"]]
+    assert (await program.get("/jobs?reference=order-18")).json == {"jobs": []}
+    missing = await program.get("/jobs/4711")
+    assert (missing.status, missing.problem) == (404, "not-found")
+
+
+async def test_a_thousand_jobs_are_one_request_and_one_more_is_too_many(
+    daemon: Daemon, producer: Producer, program: Program
+) -> None:
+    jobs = [HELLO | {"device_id": f"d{1 + number % 2}", "body": str(number)} for number in range(1000)]
+    made = await program.post("/jobs", jobs)
+    assert made.status == 201, made.text[:500]
+    ids = [one["id"] for one in made.json["jobs"]]
+    assert len(set(ids)) == 1000
+    stored = producer.execute("SELECT id, body FROM shardd.jobs UNION SELECT id, body FROM shardd.archive")
+    assert dict(stored) == {number: str(place) for place, number in enumerate(ids)}
+    await producer.until_finished(daemon, 1000)
+    more = await program.post("/jobs", [*jobs, HELLO])
+    assert (more.status, more.problem) == (422, "invalid")
+    assert (
+        more.json["detail"] == "the list has 1,001 objects: send 1 to 1,000 in one request, and the others in the next"
+    )
+    assert (await program.post("/jobs", [])).status == 422
+
+
+async def test_a_duplicate_is_told_with_the_job_that_was_first(program: Program) -> None:
+    first = (await program.post("/jobs", [HELLO | {"dedupe_key": "order-17"}, HELLO])).json["jobs"]
+    again = await program.post("/jobs", [HELLO, HELLO | {"dedupe_key": "order-17"}, HELLO | {"dedupe_key": "order-18"}])
+    assert again.status == 201
+    assert [one["duplicate"] for one in again.json["jobs"]] == [False, True, False]
+    assert again.json["jobs"][1]["id"] == first[0]["id"]
+    only = await program.post("/jobs", HELLO | {"dedupe_key": "order-17"})
+    assert (only.status, only.json) == (200, {"jobs": [{"id": first[0]["id"], "duplicate": True}]})
+    found = (await program.get("/jobs?dedupe_key=order-17")).json["jobs"]
+    assert [one["id"] for one in found] == [first[0]["id"]]
+    twice = await program.post("/jobs", [HELLO | {"dedupe_key": "twice"}] * 2)
+    assert [one["duplicate"] for one in twice.json["jobs"]] == [False, True]
+    assert len({one["id"] for one in twice.json["jobs"]}) == 1
+
+
+async def test_an_idempotency_key_is_not_silently_ignored(program: Program, producer: Producer) -> None:
+    ran = await program.post("/jobs", HELLO, headers={"Idempotency-Key": "17"})
+    assert (ran.status, ran.problem) == (400, "malformed")
+    assert "give each job a dedupe_key" in ran.json["detail"]
+    assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(0,)]
+
+
+async def test_one_refused_job_of_many_is_named_and_none_is_inserted(program: Program, producer: Producer) -> None:
+    for place in (0, 1, 700, 999):
+        jobs = [HELLO] * place + [HELLO | {"recipient": "nobody"}] + [HELLO] * (999 - place)
+        ran = await program.post("/jobs", jobs)
+        assert (ran.status, ran.problem) == (422, "refused")
+        assert (ran.json["index"], ran.json["field"]) == (place, "recipient")
+    assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(0,)]
