@@ -14,6 +14,7 @@ from shardd.config.events import WebhookConfig
 from shardd.config.fields import Keys, value_at
 from shardd.config.model import Config
 from shardd.config.values import Bytes, format_duration
+from shardd.config.values.network import is_loopback, split_address
 from shardd.config.values.reader import printable
 from shardd.event_kinds import EventKind
 from shardd.opt_out_words import plain
@@ -58,6 +59,7 @@ def broken_rules(config: Config) -> list[Broken]:
         *_inbox(config),
         *_webhooks(config),
         *_socket(config),
+        *_dashboard(config),
     ]
 
 
@@ -222,3 +224,32 @@ def _socket(config: Config) -> Iterator[Broken]:
     else:
         text = f"is {length} bytes long; write a path of at most {MAX_SOCKET_PATH}, such as /run/shardd/control.sock"
         yield Broken((socket,), path, text)
+
+
+def _dashboard(config: Config) -> Iterator[Broken]:
+    """Whoever reaches the page must have to sign in, and whoever is named must be able to."""
+    page = config.dashboard
+    listen, header, proxies, users = (
+        ("dashboard", name) for name in ("listen", "trusted_header", "trusted_proxies", "users")
+    )
+    if page.trusted_header is not None and page.trusted_proxies is None:
+        text = (
+            "has no trusted_proxies beside it, so it is believed of nobody; write trusted_proxies: 127.0.0.1, or "
+            "trusted_header: null"
+        )
+        yield Broken((header, proxies), page.trusted_header, text)
+    for name, user in page.users.items():
+        if user.password is None and page.trusted_header is None:
+            text = (
+                "is null, and without dashboard.trusted_header this user cannot sign in; write the line that "
+                "`shardd dashboard password` prints"
+            )
+            yield Broken(((*users, name, "password"), header), "null", text)
+    if page.listen is None or is_loopback(split_address(page.listen)[0]):
+        return
+    if not page.users and page.trusted_header is None:
+        text = (
+            "is reached from other hosts, and there are neither users nor a trusted_header beside it; write 127.0.0.1:8484, "
+            "or users"
+        )
+        yield Broken((listen, users, header), page.listen, text)

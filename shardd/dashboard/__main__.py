@@ -1,4 +1,4 @@
-"""The process: `python -m shardd.dashboard --listen FD`, with a line of JSON on stdin (`DashboardSetup`), which stays open."""
+"""The process: `python -m shardd.dashboard --listen FD`, with lines of JSON on stdin (`DashboardSetup`), which stays open."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
+from typing import Final
 
 import msgspec
 import uvloop
 
 from shardd.dashboard.app import serve
+from shardd.dashboard.site import Site
 from shardd.logs import configure_logs, log_uncaught
 from shardd.supervisor.admin.dashboard import BEAT, DashboardSetup
+
+LONGEST: Final = 4 << 20
+"""Bytes of a line: many times the largest config."""
 
 
 def main() -> int:
@@ -25,27 +31,43 @@ def main() -> int:
     args = parser.parse_args()
     # A terminal's ^C reaches the whole group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=DashboardSetup)
+    return uvloop.run(_run(socket.socket(fileno=args.listen)))
+
+
+async def _run(listening: socket.socket) -> int:
+    lines = await _stdin()
+    if not (line := await lines.readline()):
+        return 0
+    setup = msgspec.json.decode(line, type=DashboardSetup)
     configure_logs(setup.log_level, setup.log_format, sys.stderr, node=setup.node)
     log_uncaught()
     gc.freeze()
-    uvloop.run(_run(setup, socket.socket(fileno=args.listen)))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with serve(setup, listening) as site, asyncio.TaskGroup() as tasks:
+        listens = tasks.create_task(_configure(site, lines, ended))
+        while not ended.is_set():
+            os.write(sys.stdout.fileno(), b"\n")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await ended.wait()
+        listens.cancel()
     return 0
 
 
-async def _run(setup: DashboardSetup, listening: socket.socket) -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(sys.stdin.fileno(), ended.set)  # nothing more is written to it: readable is closed
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
-    async with serve(setup, listening):
-        while not ended.is_set():
-            os.write(sys.stdout.fileno(), b"\n")
-            try:
-                async with asyncio.timeout(BEAT):
-                    await ended.wait()
-            except TimeoutError:
-                continue
+async def _stdin() -> asyncio.StreamReader:
+    lines = asyncio.StreamReader(limit=LONGEST)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    return lines
+
+
+async def _configure(site: Site, lines: asyncio.StreamReader, ended: asyncio.Event) -> None:
+    """Let each further line decide who may use the page, until there are no more."""
+    try:
+        while line := await lines.readline():
+            site.configure(msgspec.json.decode(line, type=DashboardSetup).access)
+    finally:
+        ended.set()
 
 
 if __name__ == "__main__":

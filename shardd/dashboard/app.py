@@ -13,9 +13,10 @@ from aiohttp import web
 from shardd.dashboard import static_files
 from shardd.dashboard.api.api import Api
 from shardd.dashboard.live import Live
-from shardd.dashboard.pages import devices, events, jobs, overview, sign_in, streams
-from shardd.dashboard.site import CURRENT, HEADERS, Site
+from shardd.dashboard.pages import account, audit, devices, events, jobs, overview, sign_in, streams
+from shardd.dashboard.site import CURRENT, HEADERS, Site, failure
 from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.supervisor.admin.dashboard import DashboardSetup
@@ -36,19 +37,36 @@ LOCK_TIMEOUT: Final = 3.0
 
 
 @asynccontextmanager
-async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[None]:
+async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[Site]:
     """Serve the site during the block."""
     database = _database(setup, "dashboard")
-    site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)))
+    site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
     sending = _database(setup, "api", min_size=0)
     await sending.pool.open()
     api = Api(site, sending)
     live = Live(database, _listening(setup), site.sign_ins.lasts)
-    routes = [
+    listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
+    listener.add(_with_headers(site, listener, all_routes(site, live, api)))
+    try:
+        await listener.listen(listening)
+        yield site
+    finally:
+        await live.close()
+        await api.close()
+        await listener.close()
+        await sending.close()
+        await database.close()
+
+
+def all_routes(site: Site, live: Live, api: Api) -> list[web.RouteDef]:
+    """Every path that is answered, whoever asks."""
+    return [
         *static_files.routes(),
         *sign_in.routes(site),
+        *account.routes(site),
+        *audit.routes(site),
         *overview.routes(site, live),
         *streams.routes(site, live),
         *events.routes(site, live),
@@ -57,17 +75,6 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         *api.routes(),
         *site.missing(),
     ]
-    listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
-    listener.add(_with_headers(site, listener, routes))
-    try:
-        await listener.listen(listening)
-        yield
-    finally:
-        await live.close()
-        await api.close()
-        await listener.close()
-        await sending.close()
-        await database.close()
 
 
 def _listening(setup: DashboardSetup) -> Database:
@@ -112,6 +119,9 @@ def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]
 
 
 async def _answer(site: Site, handler: Handler, request: web.Request) -> web.StreamResponse:
+    if (name := site.gate.asks_for_another(request)) is not None:
+        words = f"This page is not {name}. If it should be, set dashboard.origin, such as http://{name}."
+        return site.sorry(None, 421, words)
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
@@ -120,6 +130,8 @@ async def _answer(site: Site, handler: Handler, request: web.Request) -> web.Str
         return answer
     except web.HTTPException as error:
         return site.sorry(None, error.status, f"{error.reason}.")
+    except SharddError as error:
+        return site.sorry(None, *failure(error))
     except (ConnectionError, web.RequestPayloadError):
         raise  # nobody is there to read an answer
     except Exception as error:  # a defect of ours

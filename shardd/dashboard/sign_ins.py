@@ -79,15 +79,20 @@ class SignIns:
         return made
 
     def of(self, cookie: str | None) -> SignIn | None:
-        """The one with this cookie, unless it is over; None: nobody's."""
+        """The one of a browser that sends this cookie, unless it is over; None: nobody's."""
         found = self._by_cookie.get(cookie or "")
-        if found is None:
-            return None
-        if self._is_over(found):
-            self.end(found)
-            return None
-        found.used_at = self._clock()
-        return found
+        return None if found is None or found.how is How.PROXY else self._used(found)
+
+    def of_proxy(self, user: str) -> SignIn | None:
+        """That of a user whom the proxy names; None: there is none yet. All browsers of that user share it."""
+        found = next((one for one in self._by_cookie.values() if one.how is How.PROXY and one.user == user), None)
+        return None if found is None else self._used(found)
+
+    def of_user(self, one: SignIn) -> list[SignIn]:
+        """All that are of the same user, the one that was used last first."""
+        self._drop_over()
+        same = [other for other in self._by_cookie.values() if other.user == one.user and other.how is one.how]
+        return sorted(same, key=lambda other: -other.used_at)
 
     def lasts(self, one: SignIn) -> bool:
         """Whether it has not ended. To ask is no use of it."""
@@ -97,10 +102,29 @@ class SignIns:
         """Sign out."""
         self._by_cookie.pop(one.cookie, None)
 
+    def end_those(self, ends: Callable[[SignIn], bool]) -> None:
+        """Sign some out, such as those whose user is gone."""
+        for one in [one for one in self._by_cookie.values() if ends(one)]:
+            self.end(one)
+
+    def idle(self, one: SignIn) -> float:
+        """Seconds since it was used."""
+        return self._clock() - one.used_at
+
+    def age(self, one: SignIn) -> float:
+        """Seconds since it began."""
+        return self._clock() - one.began_at
+
+    def _used(self, one: SignIn) -> SignIn | None:
+        if self._is_over(one):
+            self.end(one)
+            return None
+        one.used_at = self._clock()
+        return one
+
     def _is_over(self, one: SignIn) -> bool:
         now = self._clock()
         return now > one.used_at + IDLE or now > one.began_at + LASTS
 
     def _drop_over(self) -> None:
-        for one in [one for one in self._by_cookie.values() if self._is_over(one)]:
-            self.end(one)
+        self.end_those(self._is_over)

@@ -10,6 +10,7 @@ on a button opens a dialog whose buttons are the button's own words, and Back. A
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -23,16 +24,20 @@ import jinja2
 from aiohttp import web
 
 from shardd import __version__
+from shardd.config.values.network import is_loopback
 from shardd.dashboard import static_files
 from shardd.dashboard.audit import Actor, Audit
-from shardd.dashboard.sign_ins import SignIn, SignIns
+from shardd.dashboard.gate import Gate, NobodyError
+from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.errors import DatabaseError, NotRunningError, SharddError, UsageError
 from shardd.queue.acts import DONE
 from shardd.queue.database import Database
+from shardd.supervisor.admin.dashboard import Access
 from shardd.words import ago, count, moment_text, span
 
-COOKIE: Final = "shardd"
+UNKNOWN: Final = 401
+"""The status of an answer to somebody who is not signed in."""
 FORM_TOKEN: Final = "X-Shardd-Token"  # noqa: S105  # the name of a header
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods of requests that change nothing."""
@@ -76,12 +81,25 @@ class Site:
     node: str
     database: Database
     supervisor: SupervisorClient
+    access: Access
     sign_ins: SignIns = field(default_factory=SignIns)
     templates: jinja2.Environment = field(default_factory=_templates)
     audit: Audit = field(init=False)
+    gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
         self.audit = Audit(self.database, self.node)
+        self.gate = Gate(self.access)
+
+    def configure(self, access: Access) -> None:
+        """Let a new config decide who may use the page. The sign-ins of those for whom it has changed end."""
+        old, self.access, self.gate = self.access, access, Gate(access)
+        changed = {name for name in {*old.users, *access.users} if old.users.get(name) != access.users.get(name)}
+        proxies = operator.attrgetter("trusted_header", "trusted_proxies", "trusted_role")
+        proxies_changed = proxies(old) != proxies(access)
+        self.sign_ins.end_those(
+            lambda one: one.how is not How.LINK and (one.user in changed or (one.how is How.PROXY and proxies_changed))
+        )
 
     def render(self, name: str, sign_in: SignIn | None, **values: Any) -> str:
         """A template, with what all of them may use."""
@@ -113,7 +131,20 @@ class Site:
         `result`: why it was not carried out. Errors that a handler raises are written by `signed_in`. No text of a message and no
         number of a person: the log is kept when somebody is forgotten.
         """
-        await self.audit.record(actor, CURRENT.get().remote or "", act, target, detail, result=result)
+        await self.audit.record(actor, self.gate.address(CURRENT.get()), act, target, detail, result=result)
+
+    def sign_in_page(self, request: web.Request, status: int, *, words: str = "", user: str = "") -> web.Response:
+        """The page that tells how to sign in, with a form for those who have a password."""
+        return self.page(
+            "sign-in.html",
+            None,
+            status=status,
+            access=self.access,
+            words=words,
+            user=user,
+            to=request.path_qs if request.method == "GET" and status == UNKNOWN else "/",
+            encrypted=self.gate.is_encrypted(request) or is_loopback(self.gate.address(request)),
+        )
 
     def missing(self) -> list[web.RouteDef]:
         """The answer to every other path, in words."""
@@ -132,16 +163,21 @@ class Site:
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            sign_in = self.sign_ins.of(request.cookies.get(COOKIE))
+            try:
+                sign_in = await self._who(request)
+            except NobodyError as error:
+                return self.sorry(None, 403, str(error))
             if sign_in is None:
-                answer = self.page("sign-in.html", None, status=401)
+                answer = self.sign_in_page(request, UNKNOWN)
                 answer.headers["HX-Refresh"] = "true"  # htmx loads the page again, which shows how to sign in
                 return answer
             acts = request.method not in SAFE
-            if acts and not sign_in.wrote(request.headers.get(FORM_TOKEN, "")):
-                return self.sorry(
-                    sign_in, 403, "This request does not come from a page of this sign-in. Reload the page."
-                )
+            if acts and (
+                self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))
+            ):
+                words = "This request does not come from a page of this sign-in. Reload the page."
+                await self.acted(sign_in, request.method, request.path, result=words)
+                return self.sorry(sign_in, 403, words)
             if (acts if operate is None else operate) and not sign_in.may_operate:
                 words = f"{sign_in.user} may look, and not operate."
                 if acts:
@@ -150,12 +186,27 @@ class Site:
             try:
                 return await page(request, sign_in)
             except SharddError as error:
-                status, words = _failure(error)
+                status, words = failure(error)
                 if acts:
                     await self.acted(sign_in, request.method, request.path, result=words)
                 return self.sorry(sign_in, status, words)
 
         return handle
+
+    async def _who(self, request: web.Request) -> SignIn | None:
+        """Who is signed in: whom the trusted proxy names, else whose cookie it is. Raises NobodyError."""
+        name = self.gate.named_by_proxy(request)
+        if name is None:
+            return self.sign_ins.of(request.cookies.get(self.gate.cookie(request)))
+        if (known := self.sign_ins.of_proxy(name)) is not None:
+            return known
+        user = self.access.users.get(name)
+        role = self.access.trusted_role if user is None else user.role
+        if role is None:
+            raise NobodyError(f"The proxy names {name}, who is not in dashboard.users; dashboard.trusted_role is null.")
+        made = self.sign_ins.begin(name, How.PROXY, Role(role), self.gate.address(request))
+        await self.acted(made, "sign in")
+        return made
 
 
 def _at(moment: datetime | float | None) -> str:
@@ -170,7 +221,7 @@ def _since(at: float) -> str:
     return span(max(0.0, time.time() - at))
 
 
-def _failure(error: SharddError) -> tuple[int, str]:
+def failure(error: SharddError) -> tuple[int, str]:
     """The status and the words of an answer."""
     match error:
         case UsageError():

@@ -355,16 +355,18 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         publish=workers.change_store_access,
     )
 
+    dashboard = Dashboard(config, dsn)
+
     def apply(config: Config) -> None:
         workers.configure(config)
         device_sync.read_all_soon()
         opt_outs.configure(config)
         reception.configure(config)
         webhooks.configure(config.webhooks)
+        dashboard.configure(config)
         scheduler.limits_changed(time.monotonic())
         router.wake()
 
-    dashboard = Dashboard(config, dsn)
     reload = Reload(current, notifier, reload_asked, apply=apply, held=lambda: keeper.epochs, restart=workers.restart)
     node = Node(
         current=current,

@@ -4,7 +4,8 @@ The supervisor owns the listening socket and hands it down, so an address in use
 while the process is started again, and a page that nobody opens costs nothing. The process has database connections of its own;
 it asks this node's control socket for what only the supervisor knows.
 
-What it needs to know goes through its stdin, which stays open: at its end, the process ends. It writes a line to its stdout
+What it needs to know goes through its stdin, which stays open, as a line of JSON: another one when the config was read again, so
+that who may use the page changes at once. At its end, the process ends. It writes a line to its stdout
 every `BEAT` seconds; one that is silent is killed. After a crash, the next one is started by the next connection, after a
 growing pause.
 """
@@ -49,6 +50,28 @@ SHOWN_FOR: Final = 300.0
 """Seconds for which a crash is a problem."""
 
 
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who may use the page; see `DashboardUserConfig`."""
+
+    password: str | None
+    """The hash."""
+    role: str
+
+    def __repr__(self) -> str:
+        return f"User(role={self.role!r})"
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may use the page; see `DashboardConfig`."""
+
+    listen: str
+    origin: str | None = None
+    trusted_header: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    trusted_role: str | None = None
+    users: dict[str, User] = {}
+
+
 class DashboardSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is told."""
 
@@ -60,6 +83,7 @@ class DashboardSetup(msgspec.Struct, frozen=True, kw_only=True):
     control_socket: str
     log_level: str
     log_format: str
+    access: Access
 
     def __repr__(self) -> str:
         return f"DashboardSetup(node={self.node!r})"  # the DSN has a password
@@ -79,12 +103,25 @@ class Dashboard(Service):
             control_socket=str(config.control_socket),
             log_level=config.log.level,
             log_format=config.log.format,
+            access=_access(config),
         )
+        self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
         self._not_listening: str | None = None
         self._crash: str | None = None
         self._crashed_at = 0.0
         self._crashes = 0
+
+    def configure(self, config: Config) -> None:
+        """Let a new config decide who may use the page."""
+        access = _access(config)
+        if access == self._setup.access:
+            return
+        self._setup = msgspec.structs.replace(self._setup, access=access)
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(
+                self._line()
+            )  # of a process that has just ended, the pipe is closed, and this is dropped
 
     @property
     def url(self) -> str | None:
@@ -161,15 +198,20 @@ class Dashboard(Service):
         try:
             assert process.stdin is not None
             with suppress(ConnectionError):
-                process.stdin.write(msgspec.json.encode(self._setup) + b"\n")
+                process.stdin.write(self._line())
+                self._process = process
                 await process.stdin.drain()
             await process.wait()
             if not beats.done():
                 await asyncio.wait([beats], timeout=ENDS)
             return "it hung" if beats.done() and beats.result() else _how(process.returncode)
         finally:
+            self._process = None
             await end_tasks([beats])
             await uncancelled(_end(process))
+
+    def _line(self) -> bytes:
+        return msgspec.json.encode(self._setup) + b"\n"
 
     async def _watch(self, process: asyncio.subprocess.Process) -> bool:
         """Kill it when it is silent; returns whether it was."""
@@ -183,6 +225,18 @@ class Dashboard(Service):
                 with suppress(ProcessLookupError):
                     process.kill()
                 return True
+
+
+def _access(config: Config) -> Access:
+    page = config.dashboard
+    return Access(
+        listen=page.listen or "",
+        origin=page.origin,
+        trusted_header=page.trusted_header,
+        trusted_proxies=page.trusted_proxies or (),
+        trusted_role=page.trusted_role,
+        users={name: User(password=user.password, role=user.role) for name, user in page.users.items()},
+    )
 
 
 async def _connection(listening: socket.socket) -> None:
