@@ -16,7 +16,7 @@ from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
 from shardd.cli.names import confirm
-from shardd.cli.nodes import NodeRow, look, moves_in_words, ranges, rows_of, sharing_as_json
+from shardd.cli.nodes import moves_in_words, ranges, state_of
 from shardd.cli.options import database_config_option, database_configs_option, json_option, yes_option
 from shardd.cli.output import Text, make_console, number_text, print_json, say
 from shardd.cli.regions import list_regions
@@ -26,16 +26,17 @@ from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.leases import Node, all_nodes, set_cordoned
 from shardd.states import NodeState
+from shardd.supervisor.cluster.node_shares import NodeShare, look, shares_of, sharing_as_json
 from shardd.words import count
 
 _node = click.argument("node", shell_complete=complete_nodes)
 
-NODES: Final = Listing[NodeRow](
+NODES: Final = Listing[NodeShare](
     one="node",
     none="no nodes yet: each registers when it starts",
     columns=[
         Column("node", lambda row: row.node.name),
-        Column("state", NodeRow.state, whole=True),
+        Column("state", state_of, whole=True),
         Column("shards", lambda row: number_text(len(row.holds)), right=True),
         Column("which", lambda row: ranges(row.holds)),
         Column("version", lambda row: row.node.version, at_least=80),
@@ -72,7 +73,7 @@ def list_(*, as_json: bool, configs: list[Config]) -> None:
     if as_json:
         print_json(sharing_as_json(nodes, sharing))
         return
-    NODES.show(rows_of(nodes, sharing), counted=False)
+    NODES.show(shares_of(nodes, sharing), counted=False)
     console = make_console()
     for words in moves_in_words(sharing.moves(), {node.id: node.name for node in nodes}):
         console.print(Text(f"moves: {words}", "yellow" if sharing.planned else "red"))

@@ -15,13 +15,14 @@ import click
 
 from shardd.cli.database import reach_database
 from shardd.cli.listing import Column, Listing
-from shardd.cli.nodes import NodeRow, look, moves_in_words, rows_of, sharing_as_json
+from shardd.cli.nodes import moves_in_words, state_of
 from shardd.cli.output import Text, make_console, number_text, print_json
 from shardd.cli.running import run_coroutine
 from shardd.config import Config
 from shardd.errors import SharddError
 from shardd.queue.leases import Node
 from shardd.states import CAN_SEND
+from shardd.supervisor.cluster.node_shares import NodeShare, look, shares_of, sharing_as_json
 from shardd.supervisor.cluster.picture import summary_of
 from shardd.supervisor.cluster.sharing import Sharing
 from shardd.supervisor.status import NodeSummary
@@ -67,7 +68,7 @@ class Region:
 @dataclass(frozen=True, slots=True)
 class _Row:
     region: str
-    row: NodeRow
+    row: NodeShare
 
     @property
     def said(self) -> NodeSummary | None:
@@ -94,7 +95,7 @@ _NODES: Final = Listing[_Row](
     columns=[
         Column("region", lambda row: row.region, whole=True),
         Column("node", lambda row: row.row.node.name),
-        Column("state", lambda row: row.row.state(), whole=True),
+        Column("state", lambda row: state_of(row.row), whole=True),
         Column("shards", _Row.shards, right=True),
         Column("devices", _Row.devices, right=True),
         Column("sent/s", _Row.rate, right=True),
@@ -138,7 +139,7 @@ async def _look_at(name: str, config: Config) -> Region:
 
 
 def _show(regions: Sequence[Region]) -> None:
-    rows = [_Row(region.name, row) for region in regions for row in rows_of(region.nodes, region.sharing)]
+    rows = [_Row(region.name, row) for region in regions for row in shares_of(region.nodes, region.sharing)]
     _NODES.show(rows, counted=False)
     console = make_console()
     for region in regions:

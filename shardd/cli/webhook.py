@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -14,15 +13,21 @@ from shardd.cli.listing import Column, Listing
 from shardd.cli.names import unknown
 from shardd.cli.options import config_option, database_config_option, json_list_option, make_limit_option
 from shardd.cli.output import Text, make_console, number_text, say
-from shardd.config import Config, WebhookConfig
+from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.webhooks import FAILURES_KEPT, FailureRow, WebhookAdmin, WebhookRow
+from shardd.queue.webhooks import (
+    COUNT_MOST,
+    FAILURES_KEPT,
+    NOT_CONFIGURED,
+    FailureRow,
+    WebhookAdmin,
+    WebhookRow,
+    state_of,
+    webhook_json,
+)
 from shardd.words import ago, count
 
-COUNT_MOST: Final = 100_000
-"""Waiting events that are counted exactly."""
-NOT_CONFIGURED: Final = "not configured"
 _STYLES: Final = {"failing": "red", "disabled": "bold red", "delivering": "green"}
 
 
@@ -48,7 +53,7 @@ class _Webhook:
         return self.row.error + (f"; next try {ago(self.row.next_at)}" if tries else "")
 
     def as_json(self) -> dict[str, Any]:
-        return ({} if self.row is None else asdict(self.row)) | {"name": self.name, "state": self.state}
+        return webhook_json(self.name, self.state, self.row)
 
 
 WEBHOOKS: Final = Listing[_Webhook](
@@ -98,7 +103,9 @@ def list_(as_json: bool, config: Config) -> None:
     found = with_database(config, lambda database: WebhookAdmin(database).all(COUNT_MOST + 1))
     rows = {row.name: row for row in found}
     names = sorted(rows.keys() | config.webhooks.keys())
-    webhooks = [_Webhook(name, _state(name, rows.get(name), config.webhooks), rows.get(name)) for name in names]
+    webhooks = [
+        _Webhook(name, state_of(rows.get(name), configured=name in config.webhooks), rows.get(name)) for name in names
+    ]
     WEBHOOKS.show(webhooks, as_json=as_json, plain=_Webhook.as_json, counted=False)
     if not as_json and any(row.set_aside for row in found):
         words = "events that were set aside: shardd webhook failed NAME; send them again: shardd webhook retry NAME"
@@ -140,16 +147,3 @@ def retry(name: str, config: Config) -> None:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")
         raise unknown("webhook", name)
     say(f"webhook {name} is tried at once" + (f"; sent once more: {count(again, 'event')}" if again else ""))
-
-
-def _state(name: str, row: WebhookRow | None, configs: Mapping[str, WebhookConfig]) -> str:
-    """In one or two words."""
-    if name not in configs:
-        return NOT_CONFIGURED
-    if row is None:
-        return "not begun"
-    if row.disabled_at is not None:
-        return "disabled"
-    if row.node is None:
-        return "stopped"
-    return "failing" if row.failing_since is not None else "delivering"

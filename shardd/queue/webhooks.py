@@ -18,6 +18,9 @@ from shardd.queue.values import arrays
 
 FAILURES_KEPT = 1000
 """Of each webhook."""
+COUNT_MOST = 100_000
+"""Waiting events of a webhook that people are told exactly."""
+NOT_CONFIGURED = "not configured"
 
 EventPosition = tuple[int, int]
 """(xid, id): an event's place in the outbox."""
@@ -118,6 +121,24 @@ class FailureRow:
     error: str
     given_up_at: datetime
     again: bool
+
+
+def state_of(row: WebhookRow | None, *, configured: bool) -> str:
+    """In one or two words. `row` None: no daemon has read the config that has it yet."""
+    if not configured:
+        return NOT_CONFIGURED
+    if row is None:
+        return "not begun"
+    if row.disabled_at is not None:
+        return "disabled"
+    if row.node is None:
+        return "stopped"
+    return "failing" if row.failing_since is not None else "delivering"
+
+
+def webhook_json(name: str, state: str, row: WebhookRow | None) -> dict[str, Any]:
+    """For programs."""
+    return ({} if row is None else asdict(row)) | {"name": name, "state": state}
 
 
 class WebhookStore:

@@ -20,7 +20,6 @@ import click
 from shardd.cli.device.session import LOGOUT_TIMEOUT, open_session_context
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
-from shardd.cli.nodes import look
 from shardd.cli.options import config_option, load_other_config, other_region_option, run_async, yes_option
 from shardd.cli.output import say
 from shardd.cli.regions import names_of
@@ -34,6 +33,7 @@ from shardd.queue.job_admin import JobAdmin
 from shardd.queue.moving import Arrivals, Departures, copy_opt_outs, gone_with, has_gone
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import CAN_SEND, DeviceState
+from shardd.supervisor.cluster.node_shares import look
 from shardd.transports.whatsapp.sessions.importing import move_session
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from shardd.transports.whatsapp.sessions.store import SessionStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -31,20 +30,6 @@ def ask_outlook(device: DeviceRow, config: Config) -> Outlook:
         why = "no shardd runs with this config" if isinstance(error, NotRunningError) else str(error)
         return Outlook(estimate(device, pace), pace, f"{why}; estimated from the database")
     return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
-
-
-def outlook_json(outlook: Outlook) -> dict[str, Any]:
-    """For programs: `next` by class, in seconds from now."""
-    device = outlook.device
-    return {
-        "reckoned": outlook.note is not None,
-        "held": device.held,
-        "error": device.error,
-        "sent_today": device.sent_today,
-        "sent_this_hour": device.sent_this_hour,
-        "sending_days": device.sending_days,
-        "next": {name: {"wait": one.wait, "why": one.why} for name, one in device.classes.items()},
-    }
 
 
 def next_words(outlook: Outlook) -> str:

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.device.outlook import ask_outlook, next_words, outlook_json, warm_days
+from shardd.cli.device.outlook import ask_outlook, next_words, warm_days
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import id_argument
 from shardd.cli.options import OneOf, database_config_option, json_option
 from shardd.cli.output import SANDBOX, Facts, Lines, make_console, make_facts, print_json, state_text, transport_text
 from shardd.config import TRANSPORTS, Config
-from shardd.config.transports.device_settings import MASK, masked_settings
+from shardd.config.transports.device_settings import masked_settings
 from shardd.hashing import shard_of
-from shardd.pacing import CLASSES, Pace
 from shardd.queue.database import Database
 from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import DeviceState
-from shardd.supervisor.scheduling.current_config import device_pace
+from shardd.supervisor.scheduling.device_json import device_json, masked_proxy, outlook_json
 from shardd.supervisor.scheduling.device_words import (
     BACKING_OFF,
     last_sent_words,
-    next_visit,
     pace_facts,
     to_do,
     today_words,
     visit_facts,
     why_words,
 )
-from shardd.supervisor.scheduling.outlook_words import Outlook, sent_words, tally_of
+from shardd.supervisor.scheduling.outlook_words import Outlook, sent_words
 from shardd.words import count, moment_text
 
 _STATES: Final = [*(state.value for state in DeviceState), PAUSED]
-_INNER: Final = frozenset({"day", "sent", "hour", "hour_sent", "days", "last_at"})
-"""Fields of a row that only mean something together; JSON has what follows from them."""
 
 
 def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
@@ -106,21 +99,8 @@ def show(device_id: str, as_json: bool, config: Config) -> None:
 
 
 def _device_json(device: DeviceRow, config: Config) -> dict[str, Any]:
-    """A row, and what follows from it and the config."""
-    pace = device_pace(config.pacing, device)
-    visit, _ = next_visit(device, config.transports.whatsapp.visit_every)
-    row = {name: value for name, value in dataclasses.asdict(device).items() if name not in _INNER}
-    return row | {
-        "proxy": _masked_proxy(device.proxy),
-        "settings": masked_settings(device.transport, device.settings),
-        "shown_state": device.shown_state,
-        "last_sent": device.last_at,
-        "to_do": to_do(device),
-        "shard": shard_of(device.id, config.shards),
-        "sent_today": tally_of(device, pace).today(datetime.now(pace.zone))[0],
-        "next_visit_at": None if visit is None else datetime.fromtimestamp(visit, UTC),
-        "pace": {name: _pace_json(pace.of(name)) for name in CLASSES},
-    }
+    every = config.transports.whatsapp.visit_every
+    return device_json(device, config.pacing, shards=config.shards, visit_every=every)
 
 
 def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
@@ -143,7 +123,7 @@ def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
         *pace_facts(outlook.pace, device),
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session),
-        ("proxy", _masked_proxy(device.proxy)),
+        ("proxy", masked_proxy(device.proxy)),
         ("settings", json.dumps(settings, ensure_ascii=False) if settings else ""),
         ("added", moment_text(device.created_at)),
     ]
@@ -158,15 +138,3 @@ def _state_facts(device: DeviceRow) -> Facts:
         facts += [("reason", device.reason), ("since", moment_text(device.state_since))]
         facts.append(("until", moment_text(device.state_until)))
     return facts
-
-
-def _pace_json(pace: Pace) -> dict[str, Any]:
-    return dataclasses.asdict(pace) | {"quiet": None if pace.quiet is None else str(pace.quiet)}
-
-
-def _masked_proxy(proxy: str | None) -> str | None:
-    parts = urlsplit(proxy or "")
-    if parts.password is None:
-        return proxy
-    place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}:{MASK}@{place}").geturl()

@@ -19,6 +19,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between visits of a WhatsApp device; 0: none."""
     pacing: dict[str, Any]
     """`PacingConfig`, as JSON."""
+    webhooks: tuple[str, ...] = ()
+    """The names of those that it has."""
 
 
 def settings_of(config: Config) -> NodeSettings:
@@ -29,4 +31,5 @@ def settings_of(config: Config) -> NodeSettings:
         default_region=whatsapp.default_region,
         visit_every=whatsapp.visit_every,
         pacing=config.pacing.model_dump(mode="json"),
+        webhooks=tuple(config.webhooks),
     )
