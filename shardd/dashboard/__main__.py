@@ -15,8 +15,7 @@ from typing import Final
 import msgspec
 import uvloop
 
-from shardd.dashboard.app import serve
-from shardd.dashboard.site import Site
+from shardd.dashboard.app import Configure, serve
 from shardd.logs import configure_logs, log_uncaught
 from shardd.supervisor.admin.dashboard import BEAT, DashboardSetup
 
@@ -44,8 +43,8 @@ async def _run(listening: socket.socket) -> int:
     gc.freeze()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    async with serve(setup, listening) as site, asyncio.TaskGroup() as tasks:
-        listens = tasks.create_task(_configure(site, lines, ended))
+    async with serve(setup, listening) as configure, asyncio.TaskGroup() as tasks:
+        listens = tasks.create_task(_configure(configure, lines, ended))
         while not ended.is_set():
             os.write(sys.stdout.fileno(), b"\n")
             with suppress(TimeoutError):
@@ -61,11 +60,11 @@ async def _stdin() -> asyncio.StreamReader:
     return lines
 
 
-async def _configure(site: Site, lines: asyncio.StreamReader, ended: asyncio.Event) -> None:
+async def _configure(configure: Configure, lines: asyncio.StreamReader, ended: asyncio.Event) -> None:
     """Let each further line decide who may use the page, until there are no more."""
     try:
         while line := await lines.readline():
-            site.configure(msgspec.json.decode(line, type=DashboardSetup).access)
+            configure(msgspec.json.decode(line, type=DashboardSetup))
     finally:
         ended.set()
 

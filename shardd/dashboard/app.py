@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,20 @@ from aiohttp import web
 
 from shardd.dashboard import static_files
 from shardd.dashboard.api.api import Api
+from shardd.dashboard.linking import Linking
 from shardd.dashboard.live import Live
-from shardd.dashboard.pages import account, audit, devices, events, jobs, overview, sign_in, streams
+from shardd.dashboard.pages import (
+    account,
+    audit,
+    devices,
+    events,
+    jobs,
+    overview,
+    pairing,
+    phones,
+    sign_in,
+    streams,
+)
 from shardd.dashboard.site import CURRENT, HEADERS, Site, failure
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.errors import SharddError
@@ -23,6 +35,8 @@ from shardd.supervisor.admin.dashboard import DashboardSetup
 from shardd.supervisor.http_listener import Handler, Listener
 
 log = get_logger(__name__)
+
+Configure = Callable[[DashboardSetup], None]
 
 MOST: Final = 256
 """Connections at once; an open page has one, and a browser up to six while it loads."""
@@ -34,11 +48,13 @@ CONNECTIONS: Final = 4
 """To the database, for all who look; and as many for programs that send, once there are any."""
 LOCK_TIMEOUT: Final = 3.0
 """Seconds that an act waits for another transaction's lock."""
+PAIRING_TIMEOUT: Final = 60.0
+"""Seconds for a statement of a pairing."""
 
 
 @asynccontextmanager
-async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[Site]:
-    """Serve the site during the block."""
+async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[Configure]:
+    """Serve the site during the block, which gets what is called with a new setup."""
     database = _database(setup, "dashboard")
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
@@ -47,20 +63,27 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     await sending.pool.open()
     api = Api(site, sending)
     live = Live(database, _listening(setup), site.sign_ins.lasts)
+    linking = Linking(setup.sessions, database, lambda: _database(setup, "pairing", patience=PAIRING_TIMEOUT))
+
+    def configure(setup: DashboardSetup) -> None:
+        site.configure(setup.access)
+        linking.settings = setup.sessions
+
     listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
-    listener.add(_with_headers(site, listener, all_routes(site, live, api)))
+    listener.add(_with_headers(site, listener, all_routes(site, live, api, linking)))
     try:
         await listener.listen(listening)
-        yield site
+        yield configure
     finally:
         await live.close()
+        await linking.close()
         await api.close()
         await listener.close()
         await sending.close()
         await database.close()
 
 
-def all_routes(site: Site, live: Live, api: Api) -> list[web.RouteDef]:
+def all_routes(site: Site, live: Live, api: Api, linking: Linking) -> list[web.RouteDef]:
     """Every path that is answered, whoever asks."""
     return [
         *static_files.routes(),
@@ -72,6 +95,8 @@ def all_routes(site: Site, live: Live, api: Api) -> list[web.RouteDef]:
         *events.routes(site, live),
         *devices.routes(site),
         *jobs.routes(site),
+        *phones.routes(site, linking),
+        *pairing.routes(site, linking),
         *api.routes(),
         *site.missing(),
     ]
@@ -87,12 +112,13 @@ def _listening(setup: DashboardSetup) -> Database:
     )
 
 
-def _database(setup: DashboardSetup, what: str, *, min_size: int = 1) -> Database:
+def _database(setup: DashboardSetup, what: str, *, min_size: int = 1, patience: float | None = None) -> Database:
+    """`patience`: seconds for a statement, if not as configured."""
     return Database(
         setup.dsn,
         application_name=f"shardd/{setup.node}/{what}",
         connect_timeout=setup.connect_timeout,
-        statement_timeout=setup.statement_timeout,
+        statement_timeout=patience or setup.statement_timeout,
         min_size=min_size,
         max_size=CONNECTIONS,
         session=False,

@@ -355,7 +355,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         publish=workers.change_store_access,
     )
 
-    dashboard = Dashboard(config, dsn)
+    dashboard = Dashboard(config, dsn, sessions_dsn)
 
     def apply(config: Config) -> None:
         workers.configure(config)

@@ -46,6 +46,7 @@ CANCELLED_WITH_DEVICE: Final = "cancelled: its device was removed"
     cls=LazyGroup,
     lazy={
         "import": "shardd.cli.device.adopt:import_",
+        "link": "shardd.cli.device.link:link",
         "list": "shardd.cli.device.show:list_",
         "logout": "shardd.cli.device.session:logout",
         "move": "shardd.cli.device.move:move",

@@ -27,6 +27,7 @@ from shardd.backoff import full_jitter
 from shardd.config import Config
 from shardd.config.values.network import split_address
 from shardd.logs import get_logger
+from shardd.pairing.context import SessionSettings, session_settings
 from shardd.supervisor.admin.sign_in_links import SignInLinks
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
@@ -84,6 +85,8 @@ class DashboardSetup(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     log_format: str
     access: Access
+    sessions: SessionSettings
+    """For pairing."""
 
     def __repr__(self) -> str:
         return f"DashboardSetup(node={self.node!r})"  # the DSN has a password
@@ -92,7 +95,7 @@ class DashboardSetup(msgspec.Struct, frozen=True, kw_only=True):
 class Dashboard(Service):
     """Listens, and runs the process."""
 
-    def __init__(self, config: Config, dsn: str) -> None:
+    def __init__(self, config: Config, dsn: str, sessions_dsn: str) -> None:
         self._config = config
         self.links = SignInLinks()
         self._setup = DashboardSetup(
@@ -104,6 +107,7 @@ class Dashboard(Service):
             log_level=config.log.level,
             log_format=config.log.format,
             access=_access(config),
+            sessions=session_settings(config, sessions_dsn),
         )
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
@@ -113,11 +117,12 @@ class Dashboard(Service):
         self._crashes = 0
 
     def configure(self, config: Config) -> None:
-        """Let a new config decide who may use the page."""
-        access = _access(config)
-        if access == self._setup.access:
+        """Let a new config decide who may use the page, and how phones are linked."""
+        sessions = session_settings(config, self._setup.sessions.store)
+        setup = msgspec.structs.replace(self._setup, access=_access(config), sessions=sessions)
+        if setup == self._setup:
             return
-        self._setup = msgspec.structs.replace(self._setup, access=access)
+        self._setup = setup
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(
                 self._line()

@@ -40,7 +40,16 @@ KEPT_FOR_A_TIME = {
     ),
 }
 ONE_EACH = {
-    *("devices", "device_groups", "device_group_members", "device_visits", "pairings", "leases", "campaigns"),
+    *(
+        "devices",
+        "device_groups",
+        "device_group_members",
+        "device_visits",
+        "pairings",
+        "pairing_links",
+        "leases",
+        "campaigns",
+    ),
     *("library_refusals", "webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
     "lives",
 }

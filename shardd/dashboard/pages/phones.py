@@ -1,0 +1,188 @@
+"""Phones to link: which devices wait for one, and links for their owners, one by one or for a whole list.
+
+A link is shown once, to the operator who made it; only its hash is stored (`shardd.queue.pairing_links`).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Final
+
+from aiohttp import web
+
+from shardd.dashboard.linking import Linking
+from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
+from shardd.dashboard.sign_ins import SignIn
+from shardd.dashboard.site import Site
+from shardd.dashboard.words_of_pairing import FOR_OPERATOR
+from shardd.errors import UsageError
+from shardd.pairing.context import WITH_SESSIONS
+from shardd.queue.devices import DeviceAdmin, DeviceRow, NewDevices
+from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink
+from shardd.states import DeviceState
+from shardd.words import count
+
+ROWS: Final = 100
+"""Devices of one page."""
+LINKED: Final = "linked"
+"""The event after which the list of the page is shown anew, and not what is beside it: links that are shown once."""
+SEARCH: Final = 80
+"""Characters that are searched for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a device got."""
+
+    device_id: str
+    link: MadeLink | None
+    url: str
+    error: str
+
+    @property
+    def ends_at(self) -> str:
+        """In ISO 8601; empty without a link."""
+        return "" if self.link is None else f"{self.link.ends_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def routes(site: Site, linking: Linking) -> list[web.RouteDef]:
+    """See the module."""
+    pages = _Pages(site, linking)
+    return [
+        web.get("/phones", site.signed_in(pages.phones)),
+        web.post("/phones/links", site.signed_in(pages.make)),
+        web.post("/phones/links/revoke", site.signed_in(pages.revoke)),
+    ]
+
+
+class _Pages:
+    def __init__(self, site: Site, linking: Linking) -> None:
+        self._site = site
+        self._links = linking.links
+
+    async def phones(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        """The list."""
+        search, after = request.query.get("search", "").strip()[:SEARCH], request.query.get("after", "")[:64]
+        found = await self._links.phones(after=after, search=search, most=ROWS + 1)
+        waiting, linked = await self._links.count()
+        return self._site.page(
+            "phones.html",
+            sign_in,
+            phones=found[:ROWS],
+            next=found[ROWS - 1].id if len(found) > ROWS else None,
+            search=search,
+            after=after,
+            waiting=waiting,
+            links=linked,
+            outcomes=FOR_OPERATOR,
+            minutes=MINUTES,
+            usual=USUAL_MINUTES,
+            most=MOST,
+        )
+
+    async def make(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        """Links for one device, for a list, or for all that wait."""
+        form = await request.post()
+        minutes = _minutes(str(form.get("minutes", USUAL_MINUTES)))
+        wanted = await self._wanted(form)
+        added = await self._add(sign_in, wanted)
+        made = await self._links.make(
+            wanted.ids,
+            lives=60.0 * minutes,
+            made_by=sign_in.user or sign_in.how,
+            new_number=bool(form.get("new_number")),
+        )
+        many = len(wanted.ids)
+        target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
+        await self._site.acted(sign_in, "make pairing links", target, f"for {minutes} minutes")
+        results = await self._results(wanted, made, self._address(request))
+        answer = self._site.page(
+            "phones-made.html",
+            sign_in,
+            made=[one for one in results if one.link is not None],
+            refused=[one for one in results if one.link is None],
+            added=added,
+            unused=wanted.unused,
+            minutes=minutes,
+            download=_download(results),
+        )
+        answer.headers["HX-Trigger"] = LINKED
+        return answer
+
+    async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        """End the link of a device."""
+        device = str((await request.post()).get("device", ""))
+        if not await self._links.revoke([device]):
+            raise UsageError(f"device {device[:64]} has no link any more")
+        await self._site.acted(sign_in, "revoke pairing link", f"device {device}")
+        answer = self._site.done(sign_in, f"The link of device {device} does not work any more.")
+        answer.headers["HX-Trigger"] = LINKED
+        return answer
+
+    def _address(self, request: web.Request) -> str:
+        """Where browsers find the page: as configured, else as this one found it."""
+        return self._site.access.origin or f"http://{request.host}"
+
+    async def _wanted(self, form: Mapping[str, object]) -> PhoneList:
+        if not form.get("all"):
+            return read_phone_list(await _text(form), WITH_SESSIONS)
+        ids = await self._links.ids(search=str(form.get("search", "")).strip()[:SEARCH], most=MOST)
+        if not ids:
+            raise UsageError("no device waits for a phone")
+        return PhoneList(ids, {}, [])
+
+    async def _add(self, sign_in: SignIn, wanted: PhoneList) -> set[str]:
+        """Add the devices of a list that say how they send and do not exist."""
+        added: set[str] = set()
+        for transport in sorted(set(wanted.new.values())):
+            ids = [one for one, its in wanted.new.items() if its == transport]
+            new = NewDevices(ids=ids, transport=transport, state=DeviceState.UNPAIRED)
+            added |= await DeviceAdmin(self._site.database).add(new)
+        if added:
+            target = f"device {next(iter(added))}" if len(added) == 1 else count(len(added), "device")
+            await self._site.acted(sign_in, "add devices", target)
+        return added
+
+    async def _results(self, wanted: PhoneList, made: Mapping[str, MadeLink], address: str) -> list[Made]:
+        """What each device got, in the order of the list."""
+        without = [one for one in wanted.ids if one not in made]
+        others = {one.id: one for one in await DeviceAdmin(self._site.database).find(ids=without)} if without else {}
+        return [
+            Made(one, made[one], made[one].url(address), "")
+            if one in made
+            else Made(one, None, "", _why_not(others.get(one)))
+            for one in wanted.ids
+        ]
+
+
+def _why_not(device: DeviceRow | None) -> str:
+    if device is None:
+        return f"unknown; to add it, write {WITH_SESSIONS[0]} in a column transport"
+    return f"sends by {device.transport}, which has no phone to link"
+
+
+def _minutes(text: str) -> int:
+    if not text.isdecimal() or int(text) not in MINUTES:
+        raise UsageError(f"minutes: {text[:20]!r} is not one of {', '.join(map(str, MINUTES))}")
+    return int(text)
+
+
+async def _text(form: Mapping[str, object]) -> str:
+    """The uploaded file, else what was written."""
+    file = form.get("file")
+    if isinstance(file, web.FileField) and file.filename:
+        try:
+            return file.file.read().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UsageError("the file is not text in UTF-8: save it as CSV UTF-8") from None
+    return str(form.get("devices", ""))
+
+
+def _download(results: list[Made]) -> str:
+    """The results as the address of a CSV file, which is nowhere else."""
+    rows = [(one.device_id, one.url, one.ends_at, one.error) for one in results]
+    text = write_csv(("device", "link", "ends_at", "error"), rows)
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
