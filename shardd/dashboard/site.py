@@ -52,6 +52,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Server": "shardd",
 }
 CURRENT: Final[ContextVar[web.Request]] = ContextVar("request")
 """The request that is being answered."""

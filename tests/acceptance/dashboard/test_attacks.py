@@ -1,0 +1,274 @@
+"""Attacks on the dashboard of a real daemon: by other sites' pages, by those who may only look, and by strangers who guess."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser, Page, expect
+from yarl import URL
+
+from shardd.dashboard import throttle
+from shardd.dashboard.api.api import Api
+from shardd.dashboard.app import all_routes
+from shardd.dashboard.live import Live
+from shardd.dashboard.site import HEADERS, Site
+from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.queue.database import Database
+from shardd.supervisor.admin.dashboard import Access
+from tests.fixtures.browser import free_port, sign_in
+from tests.support.daemon import Daemon, Producer
+from tests.support.visitor import PASSWORD, USERS, visitor
+
+Routes = list[tuple[str, str]]
+"""Method and path of each."""
+FOR_ALL: Final = {"/sign-in", "/sign-in/{token}"}
+"""Those answer who is not signed in."""
+OWN: Final = {"/sign-out", "/account/sign-out-everywhere"}
+"""Acts on one's own sign-ins, which everybody may end."""
+
+
+@pytest.fixture
+async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
+    await daemon.start()
+    return daemon
+
+
+@pytest.fixture
+async def signed_in(daemon: Daemon, browser: Browser) -> tuple[Page, str]:
+    """A tab of an operator, which may lead anywhere, and the address of the site."""
+    page = await browser.new_page()
+    return page, await sign_in(page, daemon)
+
+
+@pytest.fixture
+async def routes(dsn: str) -> Routes:
+    """Method and path of everything that the dashboard answers."""
+    database = Database(dsn)
+    site = Site("test", database, SupervisorClient(None), Access(listen=""))  # type: ignore[arg-type]  # asks nobody
+    found = all_routes(site, Live(database, database, site.sign_ins.lasts), Api(site, database))
+    return [(route.method, route.path) for route in found]
+
+
+def acting(routes: Routes) -> Iterator[tuple[str, str]]:
+    for method, path in routes:
+        if path.startswith("/api/"):
+            continue  # its tokens have tests of their own
+        if method == "*":
+            yield from ((one, "/nothing") for one in ("POST", "PUT", "PATCH", "DELETE"))
+        elif method not in {"GET", "HEAD"}:
+            yield method, path
+
+
+def filled(path: str) -> str:
+    """A path that the route matches."""
+    return re.sub(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}", "1", path)
+
+
+def acts(producer: Producer) -> list[tuple[Any, ...]]:
+    return producer.execute("SELECT act, result FROM shardd.acts ORDER BY id")
+
+
+@pytest.fixture
+async def evil() -> AsyncIterator[Callable[[str], str]]:
+    """Serves a page of somebody else's; returns its address on a host."""
+    body: list[str] = []
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=body[-1], content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    def serve(text: str) -> str:
+        body.append(text)
+        return f":{port}/"
+
+    yield serve
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_page_of_another_origin_makes_a_signed_in_browser_do_nothing(
+    signed_in: tuple[Page, str], producer: Producer, evil: Callable[[str], str], host: str, routes: Routes
+) -> None:
+    page, site = signed_in
+    posts = [f"{site}{filled(path)}" for _, path in acting(routes)]
+    script = (
+        "Promise.allSettled("
+        f"{posts!r}.map((url) => fetch(url, {{method: 'POST', mode: 'no-cors', credentials: 'include', body: 'a=b'}}))"
+        ").then(() => document.forms[0].submit())"
+    )
+    text = f"<form method=post action='{site}/sign-out'><input name=a></form><script>{script}</script>"
+    async with page.expect_navigation(url=f"{site}/sign-out"):
+        await page.goto(f"http://{host}{evil(text)}")
+    refused = [result for act, result in acts(producer) if act != "sign in"]
+    # Another port of the same host is the same site: to that, cookies with SameSite=Strict are sent.
+    assert bool(refused) is (host == "127.0.0.1")
+    assert set(refused) <= {"This request does not come from a page of this sign-in. Reload the page."}
+    await page.goto(f"{site}/account")
+    await expect(page.get_by_role("button", name="Sign out everywhere")).to_be_visible()
+
+
+async def test_a_page_of_another_origin_signs_nobody_in(
+    daemon: Daemon, producer: Producer, page: Page, evil: Callable[[str], str]
+) -> None:
+    site = f"http://{daemon.settings['dashboard']['listen']}"
+    text = (
+        f"<form method=post action='{site}/sign-in'><input name=name value=bob><input name=password value='{PASSWORD}'></form>"
+        "<script>document.forms[0].submit()</script>"
+    )
+    async with page.expect_navigation(url=f"{site}/sign-in"):
+        await page.goto(f"http://127.0.0.1{evil(text)}")
+    await expect(page.get_by_role("main")).to_contain_text("does not come from this page")
+    assert await page.context.cookies() == []
+    assert acts(producer) == []
+
+
+async def test_an_act_needs_the_token_of_the_page_and_its_origin(daemon: Daemon, producer: Producer) -> None:
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        for headers in (
+            {"X-Shardd-Token": ""},
+            {"X-Shardd-Token": ada.cookie},
+            {"Origin": "null"},
+            {"Origin": "http://127.0.0.1:1"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "none"},
+        ):
+            assert (await ada.request("POST", "/sign-out", headers=headers)).status == 403, headers
+        assert (await ada.get("/account")).status == 200
+        assert (await ada.request("POST", "/sign-out")).status == 200
+        assert (await ada.get("/account")).status == 401
+
+
+async def test_who_may_look_can_do_nothing(daemon: Daemon, producer: Producer, routes: Routes) -> None:
+    async with visitor(daemon) as bob, visitor(daemon) as nobody:
+        await bob.sign_in("bob")
+        before = len(acts(producer))
+        refused = 0
+        for method, path in acting(routes):
+            if path in FOR_ALL | OWN:
+                continue
+            answer = await bob.request(method, filled(path))
+            assert answer.status == 403, (method, path)
+            assert "bob may look, and not operate." in await answer.text(), (method, path)
+            assert (await nobody.request(method, filled(path))).status == 401, (method, path)
+            refused += 1
+        assert (await bob.get("/audit")).status == 403
+        assert [result for _, result in acts(producer)[before:]] == ["bob may look, and not operate."] * refused
+
+
+async def test_only_pages_for_signing_in_are_shown_to_strangers(daemon: Daemon, routes: Routes) -> None:
+    async with visitor(daemon) as nobody:
+        for method, path in routes:
+            if method in {"GET", "*"} and not path.startswith(("/static/", "/api/")) and path not in FOR_ALL:
+                assert (await nobody.get(filled(path))).status == 401, path
+
+
+async def test_every_answer_has_the_headers(daemon: Daemon, routes: Routes) -> None:
+    expected = {name: value for name, value in HEADERS.items() if name != "Cache-Control"}
+    async with visitor(daemon) as ada, visitor(daemon) as nobody:
+        await ada.sign_in("ada")
+        for method, path in routes:
+            for one in (ada, nobody):
+                if path == "/live":  # endless
+                    continue
+                answer = await one.request("GET" if method == "*" else method, filled(path), headers={"Origin": "null"})
+                assert expected.items() <= answer.headers.items(), (method, path, answer.status)
+        for answer in (
+            await ada.get("/", Host="evil.example"),
+            await ada.request("POST", "/sign-in", data=b"x" * (2 << 20)),
+            await ada.request("POST", "/jobs"),
+            await ada.request("QUERY", "/jobs"),
+            await ada.get("/audit?before=x"),
+            await ada.get("/static/nothing.js"),
+        ):
+            assert expected.items() <= answer.headers.items(), answer
+            assert answer.content_type == "text/html", answer
+
+
+async def test_a_sign_in_has_a_cookie_that_nobody_knew_before(daemon: Daemon) -> None:
+    async with visitor(daemon) as ada, visitor(daemon) as thief:
+        port = daemon.settings["dashboard"]["listen"].rpartition(":")[2]
+        ada.session.cookie_jar.update_cookies({f"shardd-{port}": "planted"}, URL(ada.site))
+        await ada.sign_in("ada")
+        first = ada.cookie
+        assert first != "planted"
+        await ada.sign_in("bob")
+        second = ada.cookie
+        for cookie in ("planted", first):
+            assert (await thief.get("/", Cookie=f"shardd-{port}={cookie}")).status == 401
+        assert (await thief.get("/", Cookie=f"shardd-{port}={second}")).status == 200
+        await ada.request("POST", "/sign-out")
+        assert (await thief.get("/", Cookie=f"shardd-{port}={second}")).status == 401
+
+
+async def test_a_name_that_another_site_points_here_shows_nothing(daemon: Daemon) -> None:
+    port = daemon.settings["dashboard"]["listen"].rpartition(":")[2]
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        for host in (
+            "evil.example",
+            f"evil.example:{port}",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "a@127.0.0.1",
+        ):
+            assert (await ada.get("/account", Host=host)).status == 421, host
+        for host in (f"127.0.0.1:{port}", f"localhost:{port}", "[::1]:9"):
+            assert (await ada.get("/sign-in", Host=host)).status == 200, host
+
+
+async def test_signing_in_leads_to_our_pages_only(daemon: Daemon) -> None:
+    async with visitor(daemon) as ada:
+        for to in (
+            "//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/a\r\nX-Evil: 1", "\t//evil",
+            "/" + "a" * 5000, "",
+        ):  # fmt: skip
+            answer = await ada.try_password("ada", PASSWORD, to=to)
+            assert (answer.status, answer.headers["Location"], "X-Evil" in answer.headers) == (303, "/", False), to
+        answer = await ada.try_password("ada", PASSWORD, to="/jobs?state=in_doubt")
+        assert answer.headers["Location"] == "/jobs?state=in_doubt"
+
+
+async def test_guessing_is_slowed_and_locks_nobody_else_out(daemon: Daemon, producer: Producer) -> None:
+    async with visitor(daemon) as stranger, visitor(daemon, "127.0.0.2") as ada:
+        tries = [
+            stranger.try_password("ada", f"guess {number}", **{"X-Forwarded-For": f"192.0.2.{number}"})
+            for number in range(100)
+        ]
+        statuses = Counter(answer.status for answer in await asyncio.gather(*tries))
+        assert statuses == {401: throttle.FREE, 429: 100 - throttle.FREE}
+        refused = await stranger.try_password("ada", PASSWORD)
+        assert refused.status == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert "Too many failed attempts. Try again in" in await refused.text()
+        await ada.sign_in("ada")
+        await stranger.sign_in_by_link(daemon)
+    assert Counter(acts(producer)) == {("sign in", "wrong password"): throttle.FREE, ("sign in", "done"): 2}
+
+
+async def test_an_unknown_name_is_told_as_a_wrong_password(daemon: Daemon, producer: Producer) -> None:
+    async with visitor(daemon) as stranger:
+        pages = [
+            (await (await stranger.try_password(name, "guess")).text()).replace(f'value="{name}"', "")
+            for name in ("ada", "eve")
+        ]
+        assert pages[0] == pages[1]
+        assert "The name or the password is wrong." in pages[0]
+        await stranger.try_password("a secret that was typed into the wrong field", "guess")
+    assert producer.execute("SELECT who, result FROM shardd.acts ORDER BY id") == [
+        ("ada", "wrong password"), ("", "there is no such user"), ("", "there is no such user"),
+    ]  # fmt: skip

@@ -1,0 +1,201 @@
+"""Strangers who hold connections, send slowly, send much, or send what is no request; operators and sending go on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.fixtures.browser import free_port
+from tests.support.daemon import PATIENCE, Daemon, Producer
+from tests.support.visitor import USERS, visitor
+
+CONNECTIONS: Final = 10_000
+PATHS: Final = [
+    "/static/../site.py",
+    "/static/%2e%2e/site.py",
+    "/static/..%2fsite.py",
+    "/static/%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2fetc/passwd",
+    "/static/..\\site.py",
+    "//etc/passwd",
+    "/static//shardd.css",
+    "/../../../../etc/passwd",
+    "/%00",
+    "/jobs/%00",
+    "/devices/%ff%fe",
+    "/devices/%2e%2e",
+    "/sign-in/%2e%2e%2f",
+    "/" + "a" * 7000,
+    "/" + "%2e%2e%2f" * 700,
+    "/?" + "a=b&" * 1500,
+    "http://evil.example/",
+    "*",
+]
+NO_REQUESTS: Final = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n X: folded\r\n\r\n",
+    b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+    (
+        b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+        b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
+    ),
+    b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+    b"GET /sign-in/%0d%0aSet-Cookie:%20a=b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+]
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
+    await daemon.start()
+    return daemon
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many file descriptors as this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard > CONNECTIONS + 1000, f"ulimit -Hn is {hard}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (CONNECTIONS + 1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+async def connect(daemon: Daemon) -> AsyncIterator[Callable[[], asyncio.Future[Stream]]]:
+    """Connects to the dashboard; closes all connections at the end."""
+    host, _, port = daemon.settings["dashboard"]["listen"].rpartition(":")
+    async with AsyncExitStack() as stack:
+
+        async def connect() -> Stream:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.transport.abort)
+            return reader, writer
+
+        yield lambda: asyncio.ensure_future(connect())
+
+
+async def raw(connect: Callable[[], asyncio.Future[Stream]], request: bytes) -> bytes:
+    """What the dashboard answers to these bytes, until it hangs up."""
+    reader, writer = await connect()
+    writer.write(request)
+    answer = b""
+    with suppress(ConnectionError):
+        while part := await asyncio.wait_for(reader.read(65536), PATIENCE):
+            answer += part
+    return answer
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_ten_thousand_connections_keep_nobody_out(
+    daemon: Daemon, producer: Producer, connect: Callable[[], asyncio.Future[Stream]]
+) -> None:
+    for beginning in (b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
+        opened = [connect() for _ in range(CONNECTIONS // 2)]
+        for _, writer in await asyncio.gather(*opened):
+            writer.write(beginning)
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        assert (await ada.get("/devices")).status == 200
+    producer.add_devices(2)
+    producer.add_jobs(20, 2)
+    assert (await producer.until_finished(daemon, 20))["sent"] == 20
+    assert len(daemon.dashboard_pids()) == 1
+
+
+async def test_slow_peers_are_cut_off_and_keep_nobody_out(
+    daemon: Daemon, connect: Callable[[], asyncio.Future[Stream]]
+) -> None:
+    head = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nContent-Length: 1000\r\n\r\nname="
+
+    async def send_slowly(request: bytes) -> None:
+        reader, writer = await connect()
+        writer.write(request)
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"a")
+                await writer.drain()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.3):
+                        await reader.read(1000)
+
+    slow = [asyncio.create_task(send_slowly(request)) for request in (head, head[:40]) for _ in range(150)]
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        assert (await ada.get("/devices")).status == 200
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*slow)
+
+
+async def test_a_body_of_100_mb_is_refused_and_not_kept(
+    daemon: Daemon, connect: Callable[[], asyncio.Future[Stream]]
+) -> None:
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        (pid,) = daemon.dashboard_pids()
+        before = most_memory(pid)
+        for path, token in (("/sign-in", ""), ("/sign-out", ada.form_token)):
+            reader, writer = await connect()
+            writer.write(
+                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nX-Shardd-Token: {token}\r\n"
+                f"Content-Length: {100 << 20}\r\n\r\n".encode()
+            )
+            with suppress(ConnectionError):
+                for _ in range(100):
+                    writer.write(b"a" * (1 << 20))
+                    await writer.drain()
+            answer = b""
+            with suppress(ConnectionError):
+                answer = await asyncio.wait_for(reader.read(), PATIENCE)
+            assert not answer or answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 401"))
+        assert (await ada.get("/devices")).status == 200
+        assert daemon.dashboard_pids() == [pid]
+        assert most_memory(pid) - before < 30 << 10
+
+
+def most_memory(pid: int) -> int:
+    """KiB that a process had at most."""
+    return next(
+        int(line.split()[1])
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
+
+
+async def test_no_path_leads_elsewhere(daemon: Daemon, connect: Callable[[], asyncio.Future[Stream]]) -> None:
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        cookie = "; ".join(f"{cookie.key}={cookie.value}" for cookie in ada.session.cookie_jar)
+    host = daemon.settings["dashboard"]["listen"]
+    for path in PATHS:
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+        stranger = await raw(connect, f"{request}\r\n".encode())
+        assert re.match(rb"HTTP/1.[01] (400|401|404|421)", stranger), (path, stranger[:200])
+        operator = await raw(connect, f"{request}Cookie: {cookie}\r\n\r\n".encode())
+        assert re.match(rb"HTTP/1.[01] (200|400|404|421)", operator), (path, operator[:200])
+        for answer in (stranger, operator):
+            assert b"root:" not in answer, path
+            assert b"from __future__" not in answer, path
+
+
+async def test_what_is_no_good_request_is_refused(
+    daemon: Daemon, connect: Callable[[], asyncio.Future[Stream]]
+) -> None:
+    for request in NO_REQUESTS:
+        answer = await raw(connect, request)
+        assert not answer or re.match(rb"HTTP/1.[01] 4", answer), (request[:100], answer[:200])
+        assert b"Set-Cookie" not in answer, request[:100]
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+    assert "Traceback" not in daemon.log_tail(100)
