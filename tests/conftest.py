@@ -17,6 +17,7 @@ settings.load_profile("untimed")
 # Each after those that it imports, so that pytest can rewrite its asserts.
 pytest_plugins = [
     "tests.fixtures.browser",
+    "tests.fixtures.api",
     "tests.fixtures.command",
     "tests.fixtures.daemon",
     "tests.fixtures.pairing",

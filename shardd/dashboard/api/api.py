@@ -11,7 +11,9 @@ from shardd.dashboard.api.document import document_of
 from shardd.dashboard.api.events import EventCalls
 from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.jobs import JobCalls
+from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.models import ProblemKind
+from shardd.dashboard.api.operating import OperateCalls
 from shardd.dashboard.api.operations import ALL, Call, Operation
 from shardd.dashboard.api.problems import KINDS, NO_SUCH, ProblemError
 from shardd.dashboard.api.serving import routes
@@ -28,11 +30,20 @@ class Api:
         self._guard = Guard(ApiTokens(site.database))
         self._events = EventCalls(sending, self._guard)
         self._jobs = JobCalls(site.database, sending)
+        self._looking = LookCalls(site)
+        self._operating = OperateCalls(site, self._looking)
+        self._site = site
 
     @cached_property
     def operations(self) -> list[Operation]:
         """All of them."""
-        return [*self._jobs.operations(), *self._events.operations(), *self._about_itself()]
+        return [
+            *self._jobs.operations(),
+            *self._events.operations(),
+            *self._looking.operations(),
+            *self._operating.operations(),
+            *self._about_itself(),
+        ]
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -41,7 +52,7 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         """Everything below /api."""
-        return routes(self.operations, self._guard)
+        return routes(self.operations, self._guard, self._site)
 
     async def close(self) -> None:
         """End what runs by itself."""

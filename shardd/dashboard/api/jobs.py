@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from shardd.dashboard.api.models import InsertedJobs, JobDetails, Jobs, NewJob, Outcome, Outcomes
+from shardd.dashboard.api.models import Id, InsertedJobs, JobDetails, Jobs, NewJob, Outcome, Outcomes
 from shardd.dashboard.api.operations import ALL, SEND, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
     INVALID,
@@ -27,6 +27,7 @@ from shardd.errors import ErrorClass
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.sending import Sending
 from shardd.states import JobState
 
@@ -48,6 +49,7 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "c
     job_class: JobClass | None = None
     error_class: ErrorClass | None = None
     order_group: str | None = None
+    before: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 100
 
 
@@ -60,6 +62,7 @@ class JobCalls:
     def __init__(self, database: Database, sending: Database) -> None:
         """`sending`: connections for tokens that send, so that they never use up those of the pages."""
         self._jobs = JobAdmin(database)
+        self._search = JobSearch(database)
         self._sending = sending
 
     def operations(self) -> list[Operation]:
@@ -87,8 +90,9 @@ class JobCalls:
                 path="/jobs",
                 name="list_jobs",
                 summary="List jobs, newest first",
-                about="A token that sends gets what its role sees in `shardd.outcomes`, by `reference`, by `dedupe_key`, or the "
-                "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`.",
+                about="A token that sends gets what its role sees in `shardd.outcomes`: by `reference`, by `dedupe_key`, or the "
+                "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`, page by page: `before` is the `older` "
+                "of the last answer.",
                 may=ALL,
                 handle=self.find,
                 query=Filter,
@@ -118,7 +122,7 @@ class JobCalls:
             )
         raw = read_list(call.body, MOST_INSERTED)
         single = len(raw) == 1 and not call.body.lstrip().startswith(b"[")
-        jobs = [_as_texts(read_object(NewJob, one, None if single else index)) for index, one in enumerate(raw)]
+        jobs = [_as_texts(one, None if single else index) for index, one in enumerate(raw)]
         inserted = await self._of(call).insert(jobs)
         return Reply({"jobs": inserted}, 200 if all(one.duplicate for one in inserted) else 201)
 
@@ -136,7 +140,8 @@ class JobCalls:
                 order_group=asked.order_group,
                 reference=asked.reference,
             )
-            return {"jobs": await self._jobs.newest(asked.limit, traits)}
+            page = await self._search.page(Question(traits=traits), asked.limit, before=asked.before)
+            return {"jobs": page.jobs, "older": page.older, "unfinished": page.unfinished}
         others = {field.encode_name for field in msgspec.structs.fields(Filter)} - {*_OF_SENDERS}
         _refuse_others(call, others, "filters by reference or dedupe_key")
         sending = self._of(call)
@@ -172,10 +177,21 @@ def _refuse_others(call: Call, names: set[str], instead: str) -> None:
         )
 
 
-def _as_texts(job: dict[str, Any]) -> dict[str, str | None]:
-    """As PostgreSQL reads them; by the names of the columns."""
+def _as_texts(raw: msgspec.Raw, index: int | None) -> dict[str, str | None]:
+    """A job as PostgreSQL reads it, by the names of the columns. Raises ProblemError."""
     names = {field.name: field.encode_name for field in msgspec.structs.fields(NewJob)}
-    return {names[name]: _as_text(value) for name, value in job.items()}
+    job = {names[name]: _as_text(value) for name, value in read_object(NewJob, raw, index).items()}
+    for name, text in job.items():
+        if text is not None and "\0" in text:
+            fix = "leave it out"
+            raise ProblemError(
+                INVALID,
+                f"{name} has the character U+0000, which PostgreSQL cannot hold: {fix}",
+                field=name,
+                fix=fix,
+                index=index,
+            )
+    return job
 
 
 def _as_text(value: Any) -> str | None:

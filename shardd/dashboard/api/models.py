@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from shardd.pacing import Pace
 from shardd.plain import RENAMED
+from shardd.queue import leases, opt_outs
+from shardd.queue.campaigns import CampaignRow
 from shardd.queue.columns import GIVEN
+from shardd.queue.devices import DeviceRow
 from shardd.queue.events import EventRow
 from shardd.queue.records import JobRow, WholeJob
 from shardd.queue.sending import OUTCOME
+from shardd.queue.webhooks import WebhookRow
+from shardd.supervisor.scheduling.device_json import INNER
+from shardd.supervisor.scheduling.outlook import ClassOutlook
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Small = Annotated[int, Meta(ge=-(2**15), le=2**15 - 1)]
@@ -38,17 +46,66 @@ NewJob = msgspec.defstruct(
 )
 
 
-def struct_of(kind: Any, name: str) -> Any:
-    """A form with the fields of a row, by their names in JSON."""
+def struct_of(kind: Any, name: str, *, without: Collection[str] = (), **more: Any) -> Any:
+    """A form with the fields of a row, by their names in JSON; `more`: other fields, or other types of some."""
     hints = get_type_hints(kind)
-    fields = [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
-    return msgspec.defstruct(name, fields, rename=RENAMED, namespace={"__doc__": str(kind.__doc__)})
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.name not in without}
+    given = list((fields | more).items())
+    return msgspec.defstruct(name, given, rename=RENAMED, namespace={"__doc__": str(kind.__doc__)})
 
 
 Job: Final = struct_of(JobRow, "Job")
 JobDetails: Final = struct_of(WholeJob, "JobDetails")
 Outcome: Final = struct_of(OUTCOME, "Outcome")
 Event: Final = struct_of(EventRow, "Event")
+
+
+Node: Final = struct_of(
+    leases.Node,
+    "Node",
+    without=("incarnation", "shards", "place", "beat", "timeline", "rival", "rival_age"),
+    holds=list[int],
+    planned=list[int],
+)
+_Pace: Final = struct_of(Pace, "Pace", quiet=str | None)
+Device: Final = struct_of(
+    DeviceRow,
+    "Device",
+    without=INNER,
+    shown_state=str,
+    last_sent=datetime | None,
+    to_do=str,
+    shard=int,
+    sent_today=int,
+    next_visit_at=datetime | None,
+    pace=dict[str, _Pace],  # type: ignore[valid-type]  # made of a row
+)
+DeviceDetails: Final = msgspec.defstruct(
+    "DeviceDetails",
+    [
+        ("reckoned", bool),
+        ("held", str | None),
+        ("error", str | None),
+        ("sent_this_hour", int),
+        ("sending_days", int),
+        ("next", dict[str, ClassOutlook]),
+    ],
+    bases=(Device,),
+    namespace={
+        "__doc__": "A device, and when it may send next: `next` by class, in seconds from now. `reckoned`: an estimate."
+    },
+)
+Campaign: Final = struct_of(CampaignRow, "Campaign")
+Webhook: Final = msgspec.defstruct(
+    "Webhook",
+    [
+        ("name", str),
+        ("state", str),
+        *((name, kind | UnsetType, UNSET) for name, kind in get_type_hints(WebhookRow).items() if name != "name"),
+    ],
+    namespace={"__doc__": "A webhook; without its progress when no daemon has read the config that has it yet."},
+)
+OptOut: Final = struct_of(opt_outs.OptOut, "OptOut")
 
 
 class InsertedJob(msgspec.Struct):
@@ -70,6 +127,10 @@ class Jobs(msgspec.Struct):
     """Jobs, newest first, as an operator sees them."""
 
     jobs: list[Job]  # type: ignore[valid-type]  # made of a row
+    older: int | None
+    """Pass it as `before` to go on; null: there are no more."""
+    unfinished: bool
+    """The time for one answer was up before it was full: go on."""
 
 
 class Outcomes(msgspec.Struct):
@@ -111,3 +172,73 @@ class ProblemKind(msgspec.Struct):
     title: str
     status: int
     description: str
+
+
+class Move(msgspec.Struct, rename={"source": "from", "target": "to"}):
+    """A shard that moves, by the ids of nodes; null: free, or nobody takes it."""
+
+    shard: int
+    source: str | None
+    target: str | None
+
+
+class Nodes(msgspec.Struct):
+    """The nodes of the database, and how they share its shards."""
+
+    shards: int
+    nodes: list[Node]  # type: ignore[valid-type]  # made of a row
+    moves: list[Move]
+
+
+class Devices(msgspec.Struct):
+    """Devices, by id."""
+
+    devices: list[Device]  # type: ignore[valid-type]  # made of a row
+    later: str | None
+    """Pass it as `after` to go on; null: there are no more."""
+
+
+class Campaigns(msgspec.Struct):
+    """Campaigns, newest first."""
+
+    campaigns: list[Campaign]  # type: ignore[valid-type]  # made of a row
+
+
+class Webhooks(msgspec.Struct):
+    """Webhooks of the config and of the database, by name."""
+
+    webhooks: list[Webhook]  # type: ignore[valid-type]  # made of a row
+
+
+class OptOuts(msgspec.Struct):
+    """Opt-outs, newest first."""
+
+    opt_outs: list[OptOut]  # type: ignore[valid-type]  # made of a row
+
+
+class Why(msgspec.Struct, forbid_unknown_fields=True):
+    """Why it is done."""
+
+    why: str | None = None
+    """For people: shown as the reason."""
+
+
+class Retry(msgspec.Struct, forbid_unknown_fields=True):
+    """How to retry."""
+
+    may_send_twice: bool = False
+    """Also a job in doubt, whose message may have reached the recipient."""
+
+
+class Decision(msgspec.Struct, forbid_unknown_fields=True):
+    """What somebody found out about a job in doubt."""
+
+    sent: bool
+
+
+class Acted(msgspec.Struct):
+    """What was done."""
+
+    done: bool
+    """False: it was that already."""
+    words: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,7 +24,10 @@ _TYPES: Final = {
 }
 
 
-def read_query(kind: type[msgspec.Struct], query: Mapping[str, list[str]]) -> msgspec.Struct:
+AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
+
+
+def read_query(kind: type[AnyStruct], query: Mapping[str, list[str]]) -> AnyStruct:
     """The parameters of an address. Raises ProblemError."""
 
     def read(values: list[str], what: Any) -> Any:
@@ -35,7 +38,7 @@ def read_query(kind: type[msgspec.Struct], query: Mapping[str, list[str]]) -> ms
     return kind(**_read(kind, query, read, MALFORMED, show=", ".join))
 
 
-def read_body(kind: type[msgspec.Struct], body: bytes) -> msgspec.Struct:
+def read_body(kind: type[AnyStruct], body: bytes) -> AnyStruct:
     """An object; nothing is the empty one. Raises ProblemError."""
     return kind(**read_object(kind, body or b"{}"))
 

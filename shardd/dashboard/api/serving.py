@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from shardd.dashboard.api.guard import Guard, allow
-from shardd.dashboard.api.operations import ROOT, Call, Operation, Reply
+from shardd.dashboard.api.operations import OPERATE, ROOT, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
     DEFECT,
     MALFORMED,
@@ -23,6 +24,7 @@ from shardd.dashboard.api.problems import (
     problem_of,
 )
 from shardd.dashboard.api.reading import read_query
+from shardd.dashboard.site import Site
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.plain import plain
@@ -36,17 +38,22 @@ PATTERNS: Final = {"job": "[0-9]{1,18}"}
 """What a part of a path looks like, if not everything will do."""
 
 
-def routes(operations: Iterable[Operation], guard: Guard) -> list[web.RouteDef]:
+def routes(operations: Iterable[Operation], guard: Guard, site: Site) -> list[web.RouteDef]:
     """One for each, and one for every other request below `ROOT`."""
     operations = list(operations)
-    made = [web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard))) for one in operations]
+    made = [web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard, site))) for one in operations]
     return [*made, *(web.route("*", path, _answered(_miss(operations, guard))) for path in ("/api", "/api/{path:.*}"))]
 
 
-def _serve(operation: Operation, guard: Guard) -> Handler:
+def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await guard.caller(request)
-        allow(caller, operation.may)
+        try:
+            allow(caller, operation.may)
+        except ProblemError as problem:
+            if operation.may == OPERATE:
+                await site.acted(caller, operation.name.partition("_")[0], request.path, result=problem.detail)
+            raise
         query = read_query(operation.query, {name: request.query.getall(name) for name in request.query})
         body = await _body(request, wanted=operation.body is not None)
         value = await operation.handle(Call(request, caller, query, body))
@@ -54,7 +61,8 @@ def _serve(operation: Operation, guard: Guard) -> Handler:
             return value
         reply = value if isinstance(value, Reply) else Reply(value, operation.status)
         # Not by msgspec, which has no integers beyond 64 bits: a number in the metadata of a job may be any.
-        text = json.dumps(plain(reply.value), ensure_ascii=False, allow_nan=False)
+        shown = msgspec.to_builtins(reply.value) if isinstance(reply.value, msgspec.Struct) else plain(reply.value)
+        text = json.dumps(shown, ensure_ascii=False, allow_nan=False)
         return web.Response(text=text, content_type="application/json", status=reply.status)
 
     return handle

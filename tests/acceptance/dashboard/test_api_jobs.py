@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-
-import pytest
-
-from tests.fixtures.browser import free_port
-from tests.support.api import Program, make_token, site_of
+from tests.fixtures.api import HELLO
+from tests.support.api import Program
 from tests.support.daemon import Daemon, Producer
-
-HELLO = {"device_id": "d1", "recipient": "+4915112345678", "body": "Hello"}
-
-
-@pytest.fixture
-async def daemon(make_daemon: Callable[..., Daemon], producer: Producer) -> Daemon:
-    made = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await made.start()
-    producer.add_devices(2)
-    return made
-
-
-@pytest.fixture
-async def program(daemon: Daemon) -> AsyncIterator[Program]:
-    """With a token to send."""
-    async with Program(site_of(daemon), await make_token(daemon, "shop", "send")) as one:
-        yield one
 
 
 async def test_a_program_inserts_a_job_and_it_is_sent(daemon: Daemon, producer: Producer, program: Program) -> None:

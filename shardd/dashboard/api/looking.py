@@ -1,0 +1,181 @@
+"""What tokens may look at: what the pages show, in the form in which `--json` of the command line prints it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from shardd.config import TRANSPORTS
+from shardd.dashboard.api.models import (
+    Campaign,
+    Campaigns,
+    DeviceDetails,
+    Devices,
+    Nodes,
+    OptOuts,
+    Webhooks,
+)
+from shardd.dashboard.api.operations import LOOK, Call, Nothing, Operation
+from shardd.dashboard.api.problems import NO_SUCH, SUPERVISOR, Kind, ProblemError
+from shardd.dashboard.site import Site
+from shardd.dashboard.supervisor_client import Settings
+from shardd.errors import NotRunningError, SharddError
+from shardd.queue.campaigns import CampaignAdmin, CampaignState
+from shardd.queue.device_search import DeviceQuestion, DeviceSearch
+from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.opt_outs import OptOutAdmin
+from shardd.queue.unknown_device import unknown_device
+from shardd.queue.webhooks import COUNT_MOST, WebhookAdmin, state_of, webhook_json
+from shardd.states import DeviceState
+from shardd.supervisor.cluster.node_shares import look, sharing_as_json
+from shardd.supervisor.scheduling.current_config import device_pace
+from shardd.supervisor.scheduling.device_json import device_json, outlook_json
+from shardd.supervisor.scheduling.outlook import DeviceOutlook
+from shardd.supervisor.scheduling.outlook_words import Outlook, estimate
+from shardd.supervisor.status import Status
+
+MOST: Final = 1000
+Limit = Annotated[int, Meta(ge=1, le=MOST)]
+ShownState: Final[Any] = Literal[(*(state.value for state in DeviceState), PAUSED)]
+Transport: Final[Any] = Literal[tuple(sorted(TRANSPORTS))]
+
+
+class DeviceFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """Which devices."""
+
+    state: ShownState | None = None
+    transport: Transport | None = None
+    group: str | None = None
+    search: str | None = None
+    after: str | None = None
+    limit: Limit = 100
+
+
+class CampaignFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """Which campaigns."""
+
+    state: CampaignState | None = None
+    limit: Limit = 100
+
+
+class OptOutFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """Which opt-outs."""
+
+    source: Literal["producer", "message", "operator", "import", "forgotten"] | None = None
+    device: str | None = None
+    limit: Limit = 100
+
+
+class LookCalls:
+    """What is asked by those who look."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def operations(self) -> list[Operation]:
+        """See the module."""
+        return [
+            _looking("/status", self.status, Status, "Show the node", SUPERVISOR),
+            _looking("/nodes", self.nodes, Nodes, "List nodes and their shards"),
+            _looking("/devices", self.devices, Devices, "List devices", SUPERVISOR, query=DeviceFilter),
+            _looking("/devices/{device}", self.device, DeviceDetails, "Show a device", NO_SUCH, SUPERVISOR),
+            _looking("/campaigns", self.campaigns, Campaigns, "List campaigns", query=CampaignFilter),
+            _looking("/campaigns/{campaign}", self.campaign, Campaign, "Show a campaign", NO_SUCH),
+            _looking("/webhooks", self.webhooks, Webhooks, "List webhooks", SUPERVISOR),
+            _looking("/opt-outs", self.opt_outs, OptOuts, "List opt-outs", query=OptOutFilter),
+        ]
+
+    async def status(self, _: Call) -> Any:
+        """As `shardd status`."""
+        return msgspec.to_builtins(await self._site.supervisor.status())
+
+    async def nodes(self, _: Call) -> Any:
+        """As `shardd cluster list`."""
+        return sharing_as_json(*await look(self._site.database))
+
+    async def devices(self, call: Call) -> Any:
+        """As `shardd device list`."""
+        asked: DeviceFilter = call.query
+        settings = await self._site.supervisor.settings()
+        question = DeviceQuestion(
+            state=asked.state, transport=asked.transport, device_group=asked.group, search=asked.search
+        )
+        page = await DeviceSearch(self._site.database).page(question, asked.limit, after=asked.after)
+        ids = [one.id for one in page.devices]
+        rows = await DeviceAdmin(self._site.database).find(ids=ids, warm_days=settings.warm_days)
+        return {"devices": [_device(one, settings) for one in rows], "later": page.later}
+
+    async def device(self, call: Call) -> Any:
+        """As `shardd device show`."""
+        settings = await self._site.supervisor.settings()
+        found = await self.find_device(call, settings.warm_days)
+        return _device(found, settings) | outlook_json(await self._outlook(found, settings))
+
+    async def find_device(self, call: Call, warm_days: int = 0) -> DeviceRow:
+        """The one in the path. Raises ProblemError."""
+        name = call.path("device")
+        for device in await DeviceAdmin(self._site.database).find(ids=[name], warm_days=warm_days):
+            return device
+        raise ProblemError(NO_SUCH, str(await unknown_device(self._site.database, name)), field="device", value=name)
+
+    async def campaigns(self, call: Call) -> Any:
+        """As `shardd campaign list`."""
+        asked: CampaignFilter = call.query
+        return {"campaigns": await CampaignAdmin(self._site.database).newest(asked.limit, state=asked.state)}
+
+    async def campaign(self, call: Call) -> Any:
+        """One of the list."""
+        name = call.path("campaign")
+        for campaign in await CampaignAdmin(self._site.database).find([name]):
+            return campaign
+        raise ProblemError(
+            NO_SUCH, f"campaign {name} is unknown; the others: shardd campaign list", field="campaign", value=name
+        )
+
+    async def webhooks(self, _: Call) -> Any:
+        """As `shardd webhook list`."""
+        configured = (await self._site.supervisor.settings()).node.webhooks
+        rows = {row.name: row for row in await WebhookAdmin(self._site.database).all(COUNT_MOST + 1)}
+        found = []
+        for name in sorted({*rows, *configured}):
+            row = rows.get(name)
+            found.append(webhook_json(name, state_of(row, configured=name in configured), row))
+        return {"webhooks": found}
+
+    async def opt_outs(self, call: Call) -> Any:
+        """As `shardd opt-out list`."""
+        asked: OptOutFilter = call.query
+        admin = OptOutAdmin(self._site.database)
+        return {"opt_outs": await admin.newest(asked.limit, source=asked.source, device_id=asked.device)}
+
+    async def _outlook(self, device: DeviceRow, settings: Settings) -> Outlook:
+        pace = device_pace(settings.pacing, device)
+        try:
+            told = await self._site.supervisor.ask("GET", f"/devices/{quote(device.id, safe='')}")
+        except SharddError as error:
+            why = "no shardd runs here" if isinstance(error, NotRunningError) else str(error)
+            return Outlook(estimate(device, pace), pace, f"{why}; estimated from the database")
+        return Outlook(msgspec.convert(told, DeviceOutlook), pace)
+
+
+def _device(device: DeviceRow, settings: Settings) -> dict[str, Any]:
+    return device_json(device, settings.pacing, shards=settings.node.shards, visit_every=settings.node.visit_every)
+
+
+def _looking(
+    path: str, handle: Any, answer: Any, summary: str, *problems: Kind, query: type[msgspec.Struct] = Nothing
+) -> Operation:
+    return Operation(
+        method="GET",
+        path=path,
+        name=f"{summary.split(maxsplit=1)[0].lower()}_{handle.__name__}",
+        summary=summary,
+        may=LOOK,
+        handle=handle,
+        answer=answer,
+        query=query,
+        problems=problems,
+    )

@@ -1,0 +1,195 @@
+"""What tokens that operate may do: the acts of the pages and commands, by the same calls, and in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from shardd.dashboard.api.looking import LookCalls
+from shardd.dashboard.api.models import Acted, Decision, Retry, Why
+from shardd.dashboard.api.operations import OPERATE, Call, Operation
+from shardd.dashboard.api.problems import CONFLICT, INVALID, NO_SUCH, ProblemError
+from shardd.dashboard.api.reading import read_body
+from shardd.dashboard.site import Site
+from shardd.errors import SharddError
+from shardd.queue.bulk_actions import (
+    CANCEL,
+    RETRY,
+    BulkAction,
+    Choice,
+    carry_out,
+    done_words,
+    look,
+    resolving,
+    warning_of,
+)
+from shardd.queue.campaigns import CampaignAdmin, CampaignState
+from shardd.queue.devices import DeviceAdmin
+from shardd.queue.job_admin import JobAdmin, Traits
+
+FINAL: Final = "cancelled, and that is final; begin a new one under another id"
+Work = Callable[[], Awaitable[Acted]]
+
+
+class OperateCalls:
+    """What is done by those who operate."""
+
+    def __init__(self, site: Site, looking: LookCalls) -> None:
+        self._site = site
+        self._looking = looking
+        self._jobs = JobAdmin(site.database)
+        self._campaigns = CampaignAdmin(site.database)
+
+    def operations(self) -> list[Operation]:
+        """See the module."""
+        device, campaign, job = "/devices/{device}", "/campaigns/{campaign}", "/jobs/{job}"
+        return [
+            _act(f"{device}/pause", self.pause_device, "Pause a device; its jobs wait", Why),
+            _act(f"{device}/resume", self.resume_device, "Resume a paused device"),
+            _act(f"{campaign}/pause", self.pause_campaign, "Pause a campaign; its jobs wait", Why),
+            _act(f"{campaign}/resume", self.resume_campaign, "Resume a paused campaign"),
+            _act(
+                f"{campaign}/cancel",
+                self.cancel_campaign,
+                "Cancel a campaign for good; its waiting jobs end unsent",
+                Why,
+            ),
+            _act(f"{job}/retry", self.retry_job, "Put an ended job back into the queue", Retry),
+            _act(f"{job}/cancel", self.cancel_job, "Cancel a waiting job"),
+            _act(f"{job}/resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
+        ]
+
+    async def pause_device(self, call: Call) -> Acted:
+        """As `shardd device pause`."""
+        why = read_body(Why, call.body).why
+
+        async def work(name: str) -> Acted:
+            await DeviceAdmin(self._site.database).pause([name], why)
+            return Acted(done=True, words=f"paused device {name}")
+
+        return await self._device(call, "pause", work, why or "")
+
+    async def resume_device(self, call: Call) -> Acted:
+        """As `shardd device resume`."""
+
+        async def work(name: str) -> Acted:
+            await DeviceAdmin(self._site.database).resume([name])
+            return Acted(done=True, words=f"resumed device {name}")
+
+        return await self._device(call, "resume", work)
+
+    async def pause_campaign(self, call: Call) -> Acted:
+        """As `shardd campaign pause`."""
+        why = read_body(Why, call.body).why
+
+        async def work(name: str) -> Acted:
+            if not await self._campaigns.set_state([name], CampaignState.PAUSED, why):
+                raise _final(name)
+            return Acted(done=True, words=f"paused campaign {name}")
+
+        return await self._campaign(call, "pause", work, why or "")
+
+    async def resume_campaign(self, call: Call) -> Acted:
+        """As `shardd campaign resume`."""
+
+        async def work(name: str) -> Acted:
+            if not await self._campaigns.set_state([name], CampaignState.RUNNING):
+                raise _final(name)
+            return Acted(done=True, words=f"resumed campaign {name}")
+
+        return await self._campaign(call, "resume", work)
+
+    async def cancel_campaign(self, call: Call) -> Acted:
+        """As `shardd campaign cancel`."""
+        why = read_body(Why, call.body).why
+
+        async def work(name: str) -> Acted:
+            ended = await self._campaigns.cancel([name], why)
+            return Acted(
+                done=bool(ended),
+                words=f"cancelled campaign {name}" if ended else f"campaign {name} was cancelled already",
+            )
+
+        return await self._campaign(call, "cancel", work, why or "")
+
+    async def retry_job(self, call: Call) -> Acted:
+        """As `shardd job retry`."""
+        return await self._job(call, "retry", RETRY, even_in_doubt=read_body(Retry, call.body).may_send_twice)
+
+    async def cancel_job(self, call: Call) -> Acted:
+        """As `shardd job cancel`."""
+        return await self._job(call, "cancel", CANCEL)
+
+    async def resolve_job(self, call: Call) -> Acted:
+        """As `shardd job resolve`."""
+        sent = read_body(Decision, call.body).sent
+        detail = "sent" if sent else "not sent"
+        return await self._job(call, "resolve", resolving(sent=sent, by=f"token {call.caller.user}"), detail=detail)
+
+    async def _device(self, call: Call, act: str, work: Callable[[str], Awaitable[Acted]], detail: str = "") -> Acted:
+        name = call.path("device")
+
+        async def all_of_it() -> Acted:
+            await self._looking.find_device(call)
+            return await work(name)
+
+        return await self._recorded(call, act, f"device {name}", detail, all_of_it)
+
+    async def _campaign(self, call: Call, act: str, work: Callable[[str], Awaitable[Acted]], detail: str = "") -> Acted:
+        name = call.path("campaign")
+
+        async def all_of_it() -> Acted:
+            await self._looking.campaign(call)
+            return await work(name)
+
+        return await self._recorded(call, act, f"campaign {name}", detail, all_of_it)
+
+    async def _job(
+        self, call: Call, act: str, action: BulkAction, *, even_in_doubt: bool = True, detail: str = ""
+    ) -> Acted:
+        number = int(call.path("job"))
+
+        async def work() -> Acted:
+            choice = Choice([number], Traits())
+            seen = await look(action, self._jobs, choice)
+            if (warning := warning_of(action, seen)) and not even_in_doubt:
+                fix = "send may_send_twice: true to do it all the same, or find out what became of it and resolve it"
+                raise ProblemError(CONFLICT, f"{warning}: {fix}", field="may_send_twice", fix=fix)
+            report = await carry_out(action, self._jobs, choice, seen)
+            for why in report.left:
+                kind = NO_SUCH if why == "unknown" else CONFLICT
+                raise ProblemError(kind, f"job {number}: {why}", field="job", value=str(number))
+            return Acted(done=report.done > 0, words=done_words(action, report))
+
+        return await self._recorded(call, act, f"job {number}", detail, work)
+
+    async def _recorded(self, call: Call, act: str, target: str, detail: str, work: Work) -> Acted:
+        """Do it, and write to the audit log that it was done, or why not."""
+        try:
+            acted = await work()
+        except (ProblemError, SharddError) as error:
+            await self._site.acted(call.caller, act, target, detail, result=str(error))
+            raise
+        await self._site.acted(call.caller, act, target, detail)
+        return acted
+
+
+def _final(name: str) -> ProblemError:
+    return ProblemError(CONFLICT, f"campaign {name}: {FINAL}", field="campaign", value=name)
+
+
+def _act(
+    path: str, handle: Callable[[Call], Awaitable[Any]], summary: str, body: Any = None, *, required: bool = False
+) -> Operation:
+    return Operation(
+        method="POST",
+        path=path,
+        name=handle.__name__,
+        summary=summary,
+        may=OPERATE,
+        handle=handle,
+        body=body,
+        body_required=required,
+        answer=Acted,
+        problems=(NO_SUCH, CONFLICT, INVALID),
+    )
