@@ -12,11 +12,13 @@ from aiohttp import web
 
 from shardd.dashboard import static_files
 from shardd.dashboard.api.api import Api
+from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.live import Live
 from shardd.dashboard.pages import (
     account,
     audit,
+    campaigns,
     devices,
     events,
     jobs,
@@ -63,6 +65,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     await sending.pool.open()
     api = Api(site, sending)
     live = Live(database, _listening(setup), site.sign_ins.lasts)
+    numbers = CampaignNumbers(database, site.supervisor)
     linking = Linking(setup.sessions, database, lambda: _database(setup, "pairing", patience=PAIRING_TIMEOUT))
 
     def configure(setup: DashboardSetup) -> None:
@@ -70,12 +73,13 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         linking.settings = setup.sessions
 
     listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
-    listener.add(_with_headers(site, listener, all_routes(site, live, api, linking)))
+    listener.add(_with_headers(site, listener, all_routes(site, live, numbers, api, linking)))
     try:
         await listener.listen(listening)
         yield configure
     finally:
         await live.close()
+        await numbers.close()
         await linking.close()
         await api.close()
         await listener.close()
@@ -83,7 +87,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         await database.close()
 
 
-def all_routes(site: Site, live: Live, api: Api, linking: Linking) -> list[web.RouteDef]:
+def all_routes(site: Site, live: Live, numbers: CampaignNumbers, api: Api, linking: Linking) -> list[web.RouteDef]:
     """Every path that is answered, whoever asks."""
     return [
         *static_files.routes(),
@@ -93,6 +97,7 @@ def all_routes(site: Site, live: Live, api: Api, linking: Linking) -> list[web.R
         *overview.routes(site, live),
         *streams.routes(site, live),
         *events.routes(site, live),
+        *campaigns.routes(site, live, numbers),
         *devices.routes(site),
         *jobs.routes(site),
         *phones.routes(site, linking),

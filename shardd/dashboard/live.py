@@ -20,11 +20,12 @@ from typing import Final
 from shardd.dashboard.outbox_reader import Hearers, OutboxReader
 from shardd.dashboard.rates import Rates
 from shardd.dashboard.sign_ins import SignIn
+from shardd.errors import DatabaseError
 from shardd.event_kinds import EventKind
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow
-from shardd.tasks import end_tasks, run_together
+from shardd.tasks import TaskSet, end_tasks, run_together
 
 log = get_logger(__name__)
 
@@ -38,6 +39,8 @@ MOST: Final = 128
 """Streams at a time; the oldest makes room."""
 MOST_OF_ONE: Final = 16
 """Streams of one sign-in."""
+MOST_OF_NAME: Final = 200
+"""Characters of a topic."""
 BACKLOG: Final = 200
 """Events that are kept for a stream that is slower than they come."""
 NOTICE: Final = "notice"
@@ -51,7 +54,8 @@ _SIGNALS: Final[Mapping[str, str]] = {
 }
 """Signals by the kind of the event that causes them; others are `job:ID` and `device:ID`."""
 
-Render = Callable[[], Awaitable[str]]
+Render = Callable[[str], Awaitable[str]]
+"""Renders a part; its argument is what its topic is about: `x` of `campaign:x`, or nothing."""
 RenderEvent = Callable[[EventRow], str]
 
 
@@ -119,12 +123,17 @@ class Live:
         self._sent: dict[str, str] = {}
         """By topic: what its streams have, unless something newer waits."""
         self._signals: set[str] = set()
+        self._rendering: set[str] = set()
+        self._tasks = TaskSet()
         self._task: asyncio.Task[None] | None = None
         self._watched_at = 0.0
         self._closed = False
 
     def part(self, topic: str, render: Render) -> None:
-        """A part of a page, from what is in memory: it is rendered every second while it is watched."""
+        """A part of a page, from what is in memory: it is rendered every second while it is watched.
+
+        Of a topic such as `campaign:ID`, this is `campaign`.
+        """
         self._renders[topic] = render
 
     def events_as(self, render: RenderEvent) -> None:
@@ -182,13 +191,18 @@ class Live:
     async def _run(self) -> None:
         try:
             await run_together(self._look(), self._reader.run())
-        except Exception as error:  # a defect of ours: the pages connect again, and that begins anew
-            log.error("what feeds the live pages failed", action="defect", exc_info=error)
-            for stream in list(self._streams):
-                self.close_stream(stream)
+        except Exception as error:  # noqa: BLE001  # a defect of ours
+            self._failed(error)
         finally:
+            await self._tasks.end()
             await self.rates.close()
             self._sent.clear()
+
+    def _failed(self, error: Exception) -> None:
+        """End all streams: the pages connect again, and that begins anew."""
+        log.error("what feeds the live pages failed", action="defect", exc_info=error)
+        for stream in list(self._streams):
+            self.close_stream(stream)
 
     async def _look(self) -> None:
         """Until nobody watches."""
@@ -200,13 +214,28 @@ class Live:
             signals, self._signals = self._signals, set()
             for topic in signals:
                 self._send(topic, "")
-            for topic, render in self._renders.items():
-                if any(topic in stream.topics for stream in self._streams):
-                    html = await render()
-                    if html != self._sent.get(topic):
-                        self._sent[topic] = html
-                        self._send(topic, html)
+            watched = frozenset[str]().union(*(stream.topics for stream in self._streams))
+            for topic in self._sent.keys() - watched - {NOTICE}:
+                del self._sent[topic]
+            for topic in watched - self._rendering:
+                # Each on its own: one that waits for the database delays no other.
+                self._rendering.add(topic)
+                self._tasks.start(self._refresh(topic), self._failed)
             await asyncio.sleep(EVERY)
+
+    async def _refresh(self, topic: str) -> None:
+        try:
+            name, _, about = topic.partition(":")
+            if (render := self._renders.get(name)) is None:
+                return
+            html = await render(about)
+            if html != self._sent.get(topic):
+                self._sent[topic] = html
+                self._send(topic, html)
+        except DatabaseError as error:
+            self._database_says(str(error))  # and what was shown stays
+        finally:
+            self._rendering.discard(topic)
 
     def _send(self, topic: str, html: str) -> None:
         for stream in self._streams:
@@ -222,13 +251,10 @@ class Live:
         self.rates.heard(events)
         for heard in self._hears:
             heard(events)
+        watched = frozenset[str]().union(*(stream.topics for stream in self._streams))
         for event in events:
-            if event.job_id is not None:
-                self._signals.add(f"job:{event.job_id}")
-            if event.device_id is not None:
-                self._signals.add(f"device:{event.device_id}")
-            if (signal := _SIGNALS.get(event.kind)) is not None:
-                self._signals.add(signal)
+            about = {f"job:{event.job_id}", f"device:{event.device_id}", _SIGNALS.get(event.kind, "")}
+            self._signals |= about & watched
         watching = [stream for stream in self._streams if EVENTS in stream.topics]
         if watching and self._render_event is not None:
             newest = events[-BACKLOG:]
@@ -238,7 +264,8 @@ class Live:
 
     def _database_says(self, error: str | None) -> None:
         words = "" if error is None else f"The database does not answer: {error}"
-        if words != self._sent.get(NOTICE, ""):
+        # While it does not, each part that asks it may have another reason; the first one stays.
+        if bool(words) != bool(self._sent.get(NOTICE)):
             self._sent[NOTICE] = words
             for stream in self._streams:
                 stream.put(NOTICE, words)

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from shardd.queue.database import Record, Statements, column_of
+from shardd.queue.database import Record, Statements, column_of, first
 from shardd.queue.records import Campaign
+from shardd.words import count
+
+FINAL: Final = "cancelled, and that is final; begin a new one under another id"
+"""Why nothing more can be done with a campaign."""
 
 
 class Campaigns(Statements):
@@ -42,8 +46,8 @@ class CampaignState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignRow:
-    """A campaign; `live`: jobs that have not ended, `sent_lately`: messages of the last ten minutes."""
+class CampaignTitle:
+    """A campaign without its numbers."""
 
     id: str
     label: str | None
@@ -53,6 +57,12 @@ class CampaignRow:
     weight: float
     device_cap: int | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRow(CampaignTitle):
+    """A campaign; `live`: jobs that have not ended, `sent_lately`: messages of the last ten minutes."""
+
     live: int
     sent_lately: int
     last_sent: datetime | None
@@ -104,7 +114,7 @@ class Pool:
 class CampaignDetails:
     """One campaign with the counts of its jobs."""
 
-    row: CampaignRow
+    row: CampaignTitle
     shares: Sequence[DeviceShare]
     """The device with the most waiting jobs first."""
     pools: Sequence[Pool]
@@ -118,6 +128,18 @@ class CampaignJobs:
     state: str
     live: int
     in_flight: int
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not in flight."""
+        return self.live - self.in_flight
+
+
+def what_ends(campaigns: Sequence[CampaignJobs]) -> str:
+    """What cancelling these does, in words."""
+    in_flight, waiting = sum(one.in_flight for one in campaigns), sum(one.waiting for one in campaigns)
+    words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
+    return words + (f", {in_flight:,} in flight {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +170,22 @@ class CampaignAdmin(Statements):
         shares = await self._database.rows_for(DeviceShare, "campaign_by_device", {"id": campaign, "zone": zone})
         pools = await self._database.rows_for(Pool, "campaign_pools", {"id": campaign})
         return CampaignDetails(rows[0], shares, pools)
+
+    async def page(
+        self, most: int, *, after: str | None = None, state: CampaignState | None = None
+    ) -> list[CampaignTitle]:
+        """Up to `most` campaigns without their numbers, newest first; `after`: those that follow this one."""
+        params = {"most": most, "after": after, "state": state}
+        return await self._database.rows_for(CampaignTitle, "page_of_campaigns", params)
+
+    async def title(self, campaign: str) -> CampaignTitle | None:
+        """One campaign without its numbers."""
+        return first(await self._database.rows(CampaignTitle, "campaign_title", {"id": campaign}))
+
+    async def totals(self, campaign: str) -> DeviceShare:
+        """A campaign's jobs on all its devices together; it reads the index entries of all its jobs."""
+        (row,) = await self._database.rows_for(DeviceShare, "count_campaign", {"id": campaign})
+        return row
 
     async def count_jobs(self, ids: Sequence[str]) -> list[CampaignJobs]:
         """The live jobs of those of these campaigns that exist."""

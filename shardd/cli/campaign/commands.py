@@ -10,7 +10,6 @@ from typing import Any, Final
 import click
 from rich.progress_bar import ProgressBar
 
-from shardd.cli.campaign.progress import Progress, progress_of
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing, table_of
@@ -41,18 +40,22 @@ from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
 from shardd.errors import UsageError
+from shardd.queue.campaign_progress import Progress, progress_of
 from shardd.queue.campaigns import (
+    FINAL,
     CampaignAdmin,
     CampaignDetails,
     CampaignJobs,
     CampaignRow,
     CampaignState,
     CampaignTerms,
+    CampaignTitle,
     DeviceShare,
+    what_ends,
 )
 from shardd.queue.database import Database
 from shardd.states import FINISHED, JobState
-from shardd.words import ago, count, moment_text, span
+from shardd.words import ago, count, moment_text
 
 WEIGHT: Final = Number(low=0.001, high=1000.0, what="one such as 2 or 0.5")
 TOP: Final = 10
@@ -63,7 +66,6 @@ BAR: Final = 30
 """Width of the progress bar."""
 _STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
 _STATES: Final = [state.value for state in CampaignState]
-_FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 
 CAMPAIGNS: Final = Listing[CampaignRow](
@@ -130,7 +132,7 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     if same := [row.id for row in there if row.id not in (*cancelled, *differs)]:
         say(f"already exists: {some(same)}" if len(same) == 1 else f"already exist: {some(same)}")
     changeable = "already exists with other terms, and is unchanged; to change it: shardd campaign set"
-    refuse("campaign", {_FINAL: cancelled, changeable: differs})
+    refuse("campaign", {FINAL: cancelled, changeable: differs})
 
 
 @campaign_group.command("set", epilog=examples("shardd campaign set spring --device-cap=100"))
@@ -223,9 +225,9 @@ def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
     found = with_database(config, lambda database: CampaignAdmin(database).count_jobs(ids))
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
     if open_:
-        confirm(f"Cancel {_named(open_)} for good? {_what_ends(open_)}", yes=yes)
+        confirm(f"Cancel {_named(open_)} for good? {what_ends(open_)}", yes=yes)
         ended = with_database(config, lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why))
-        waiting = sum(one.live - one.in_flight for one in open_)
+        waiting = sum(one.waiting for one in open_)
         say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
     if before := [one.id for one in found if one.state == CampaignState.CANCELLED]:
         say(f"cancelled already: {some(before)}")
@@ -240,7 +242,7 @@ def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None,
         return done, [row.id for row in await campaigns.find(without(ids, done))]
 
     done, others = with_database(config, work)
-    report(past, "campaign", done, {_UNKNOWN: without(ids, done, others), _FINAL: others})
+    report(past, "campaign", done, {_UNKNOWN: without(ids, done, others), FINAL: others})
 
 
 def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:
@@ -252,13 +254,6 @@ def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:
 def _named(campaigns: list[CampaignJobs]) -> str:
     names = some([one.id for one in campaigns])
     return f"campaign {names}" if len(campaigns) == 1 else f"{count(len(campaigns), 'campaign')} {names}"
-
-
-def _what_ends(campaigns: list[CampaignJobs]) -> str:
-    in_flight = sum(one.in_flight for one in campaigns)
-    waiting = sum(one.live for one in campaigns) - in_flight
-    words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
-    return words + (f", {in_flight:,} in flight {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
 
 
 # ---- the screen of one campaign
@@ -279,7 +274,7 @@ def _show(details: CampaignDetails, progress: Progress) -> None:
         console.print(Text(f"and {count(len(devices) - TOP, 'more device')}; all of them: --json", "dim"))
 
 
-def _facts(row: CampaignRow, progress: Progress) -> Facts:
+def _facts(row: CampaignTitle, progress: Progress) -> Facts:
     state = state_text(row.state)
     if row.state != CampaignState.RUNNING:
         state.append(f" since {moment_text(row.state_since)}", "default")
@@ -300,7 +295,7 @@ def _facts(row: CampaignRow, progress: Progress) -> Facts:
         ("waiting", _numbers(progress, _STEPS)),
         ("ended", _numbers(progress, [state for state in JobState if state in FINISHED])),
         ("rate", f"{progress.rate:,.1f} messages a minute" if running and progress.rate else ""),
-        ("time left", _time_left(progress)),
+        ("time left", progress.time_left),
         ("weight", f"{row.weight:g}"),
         ("cap", "" if row.device_cap is None else f"{count(row.device_cap, 'message')} per device and day"),
         ("first sent", moment_text(progress.first_sent)),
@@ -329,19 +324,9 @@ def _bar(progress: Progress) -> Table | str:
     if not progress.total:
         return ""
     grid = make_grid(1)
-    words = f"{_percent(progress)} of {count(progress.total, 'job')}"
+    words = f"{progress.percent_text} of {count(progress.total, 'job')}"
     grid.add_row(ProgressBar(progress.total, progress.ended, width=BAR), words)
     return grid
-
-
-def _percent(progress: Progress) -> str:
-    """Never 100 % while something is left, and never 0 when something has ended."""
-    shown = f"{progress.percent:.1f}"
-    if progress.ended < progress.total and shown == "100.0":
-        shown = "99.9"
-    elif progress.ended and shown == "0.0":
-        shown = "<0.1"
-    return f"{shown.removesuffix('.0')} %"
 
 
 def _numbers(progress: Progress, states: Sequence[JobState]) -> Text:
@@ -350,10 +335,3 @@ def _numbers(progress: Progress, states: Sequence[JobState]) -> Text:
         if number := progress.states[state]:
             words.append(", " if words else "").append(f"{number:,} ").append_text(state_text(state.value))
     return words
-
-
-def _time_left(progress: Progress) -> str:
-    if progress.seconds_left is None:
-        return ""
-    without_held = " for those that are not held back" if progress.held_back else ""
-    return f"about {span(progress.seconds_left)} at this rate{without_held}"

@@ -11,7 +11,7 @@ from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.dashboard.words_of_status import head_word
-from shardd.errors import NotRunningError, SharddError
+from shardd.errors import DatabaseError, NotRunningError, SharddError
 from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import CAN_SEND, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
@@ -51,16 +51,16 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         chart = None if hour is None else Chart(hour)
         return site.render(f"overview-{part}.html", None, chart=chart, recorded=live.rates.recorded)
 
-    async def webhooks() -> str:
+    async def webhooks(_: str = "") -> str:
+        failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
         try:
-            failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
             own = {one.name for one in (await site.supervisor.status()).webhooks}  # which its notes name
-        except SharddError:
-            return ""  # the page says it elsewhere
+        except NotRunningError:
+            own = set()
         return site.render("overview-webhooks.html", None, webhooks=[one for one in failing if one.name not in own])
 
     def part(name: str) -> None:
-        live.part(f"overview-{name}", lambda: of_status(name) if name in OF_STATUS else of_rates(name))
+        live.part(f"overview-{name}", lambda _: of_status(name) if name in OF_STATUS else of_rates(name))
 
     for name in (*OF_STATUS, *OF_RATES):
         part(name)
@@ -70,7 +70,11 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         live.watch()
         parts = {name: await of_status(name) for name in OF_STATUS}
         parts |= {name: await of_rates(name) for name in OF_RATES}
-        parts["webhooks"] = await webhooks()
+        try:
+            parts["webhooks"] = await webhooks()
+        except DatabaseError as error:
+            # The rest comes from elsewhere.
+            parts["webhooks"] = site.render("overview-gone.html", None, error=error)
         return site.page("overview.html", sign_in, parts=parts)
 
     return [web.get("/", site.signed_in(overview))]

@@ -35,6 +35,34 @@ SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.c
  ) s ON true
  ORDER BY c.created_at DESC, c.id;
 
+-- name: page_of_campaigns
+-- Campaigns without their numbers, newest first, after the one with the id `after`; NULL filters pass everything.
+SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.created_at
+  FROM shardd.campaigns c LEFT JOIN shardd.campaigns a ON a.id = %(after)s::text
+ WHERE (%(state)s::text IS NULL OR c.state = %(state)s)
+   AND (%(after)s::text IS NULL OR c.created_at < a.created_at OR c.created_at = a.created_at AND c.id > a.id)
+ ORDER BY c.created_at DESC, c.id LIMIT %(most)s;
+
+-- name: campaign_title
+-- One campaign without its numbers.
+SELECT id, label, state, why, state_since, weight, device_cap, created_at FROM shardd.campaigns WHERE id = %(id)s;
+
+-- name: count_campaign
+-- A campaign's jobs, as campaign_by_device counts them, for all devices together: of the archive, only an index is read.
+SELECT NULL AS device_id, NULL AS transport, NULL AS device_state, l.queued, l.scheduled, l.sending, a.sent, a.failed, a.in_doubt,
+       a.expired, a.opted_out, a.cancelled, a.sent_lately, 0::bigint AS sent_today, l.next_due, a.first_sent, a.last_sent
+  FROM (SELECT count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+               count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
+               min(due_at) FILTER (WHERE NOT held) AS next_due
+          FROM shardd.jobs WHERE campaign = %(id)s) l
+ CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'sent') AS sent, count(*) FILTER (WHERE state = 'failed') AS failed,
+                    count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt, count(*) FILTER (WHERE state = 'expired') AS expired,
+                    count(*) FILTER (WHERE state = 'opted_out') AS opted_out, count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+                    count(*) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes') AS sent_lately,
+                    min(settled_at) FILTER (WHERE state = 'sent') AS first_sent,
+                    max(settled_at) FILTER (WHERE state = 'sent') AS last_sent
+               FROM shardd.archive WHERE campaign = %(id)s) a;
+
 -- name: campaign_by_device
 -- A campaign's jobs, counted for each device that it uses, those without a device in one row; most waiting first. `sent_today`: on the
 -- device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices without one.

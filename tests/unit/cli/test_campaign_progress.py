@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shardd.cli.campaign.progress import progress_of
+from shardd.queue.campaign_progress import progress_of
 from shardd.queue.campaigns import CampaignDetails, CampaignRow, DeviceShare, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from typing import Final
 
 from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
-from shardd.words import ago, count
+from shardd.words import ago, count, span
 
 WINDOW: Final = 600.0
 """Seconds that the rate is measured over, as `sent_lately` is."""
@@ -41,6 +41,24 @@ class Progress:
     def percent(self) -> float:
         """Share of the jobs that have ended; 0 without jobs."""
         return 100 * self.ended / self.total if self.total else 0.0
+
+    @property
+    def percent_text(self) -> str:
+        """Never 100 % while something is left, and never 0 when something has ended."""
+        shown = f"{self.percent:.1f}"
+        if self.ended < self.total and shown == "100.0":
+            shown = "99.9"
+        elif self.ended and shown == "0.0":
+            shown = "<0.1"
+        return f"{shown.removesuffix('.0')} %"
+
+    @property
+    def time_left(self) -> str:
+        """In words; empty: unknown."""
+        if self.seconds_left is None:
+            return ""
+        without_held = " for those that are not held back" if self.held_back else ""
+        return f"about {span(self.seconds_left)} at this rate{without_held}"
 
 
 def progress_of(details: CampaignDetails, now: datetime) -> Progress:

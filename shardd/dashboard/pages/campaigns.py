@@ -1,0 +1,196 @@
+"""Campaigns: their progress, one with its devices, and what can be done with them: pause, resume, cancel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+
+from shardd.dashboard.campaign_numbers import CampaignNumbers
+from shardd.dashboard.forms import text_of
+from shardd.dashboard.kept import Answer
+from shardd.dashboard.live import Live
+from shardd.dashboard.sign_ins import SignIn
+from shardd.dashboard.site import Site
+from shardd.errors import UsageError
+from shardd.queue.campaign_progress import Progress, progress_of
+from shardd.queue.campaigns import FINAL, CampaignAdmin, CampaignDetails, CampaignState, CampaignTitle, what_ends
+from shardd.states import JobState
+from shardd.words import count
+
+MOST: Final = 50
+"""Campaigns of one page."""
+TOP: Final = 50
+"""Devices that a campaign's page lists."""
+PATIENCE: Final = 0.25
+"""Seconds for which a page waits for numbers; later ones reach it as they come."""
+MOST_WHY: Final = 200
+"""Characters of a reason."""
+LIVE_LIST: Final = "campaigns"
+LIVE_ONE: Final = "campaign"
+LIVE_DEVICES: Final = "campaign-devices"
+
+
+def routes(site: Site, live: Live, numbers: CampaignNumbers) -> list[web.RouteDef]:
+    """See the module."""
+    pages = _Pages(site, live, numbers)
+    live.on_events(numbers.begin, numbers.heard)
+    live.part(LIVE_LIST, pages.live_rows)
+    live.part(LIVE_ONE, lambda campaign: pages.part("campaign-live.html", campaign))
+    live.part(LIVE_DEVICES, lambda campaign: pages.part("campaign-devices.html", campaign))
+    one = "/campaigns/{campaign}"
+    return [
+        web.get("/campaigns", site.signed_in(pages.list)),
+        web.get(one, site.signed_in(pages.show)),
+        web.get(one + "/cancel", site.signed_in(pages.ask_cancel, operate=True)),
+        web.post(one + "/cancel", site.signed_in(pages.cancel)),
+        web.post(one + "/{act:pause|resume}", site.signed_in(pages.set_state)),
+    ]
+
+
+class _Pages:
+    def __init__(self, site: Site, live: Live, numbers: CampaignNumbers) -> None:
+        self._site, self._live, self._numbers = site, live, numbers
+        self._admin = CampaignAdmin(site.database)
+
+    async def rows(self, titles: Sequence[CampaignTitle], patience: float = 0.0) -> str:
+        shown, deadline = [], time.monotonic() + patience
+        for title in titles:
+            answer = await self._numbers.totals.wait(title.id, max(0.0, deadline - time.monotonic()))
+            shown.append((title, _progress(title, answer), None if answer is None else answer.error))
+        return self._site.render("campaigns-rows.html", None, rows=shown)
+
+    async def live_rows(self, _: str) -> str:
+        return await self.rows(await self._admin.page(MOST))
+
+    async def part(self, template: str, campaign: str, patience: float = 0.0) -> str:
+        title = await self._admin.title(campaign)
+        if title is None:
+            return ""
+        answer = await self._numbers.details.wait(campaign, patience)
+        return self._site.render(
+            template,
+            None,
+            campaign=title,
+            progress=_progress(title, answer),
+            error=None if answer is None else answer.error,
+            as_of=None if answer is None else answer.asked_at,
+            devices=[] if answer is None or answer.value is None else _devices(answer.value),
+            pools=[] if answer is None or answer.value is None else answer.value.pools,
+            top=TOP,
+        )
+
+    async def list(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        self._live.watch()
+        state, after = request.query.get("state") or None, request.query.get("after") or None
+        if state is not None and state not in [*CampaignState]:
+            raise UsageError(f"state {state[:40]!r} is not a state of a campaign: {', '.join(CampaignState)}")
+        found = await self._admin.page(MOST + 1, after=after, state=None if state is None else CampaignState(state))
+        return self._site.page(
+            "campaigns.html",
+            sign_in,
+            rows=await self.rows(found[:MOST], PATIENCE),
+            state=state,
+            states=[*CampaignState],
+            after=after,
+            next=found[MOST - 1].id if len(found) > MOST else None,
+            topic=None if state or after else LIVE_LIST,
+        )
+
+    async def show(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        self._live.watch()
+        name = request.match_info["campaign"]
+        title = await self._admin.title(name)
+        if title is None:
+            return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
+        return self._site.page(
+            "campaign.html",
+            sign_in,
+            campaign=title,
+            live=await self.part("campaign-live.html", name, PATIENCE),
+            devices=await self.part("campaign-devices.html", name),
+        )
+
+    async def ask_cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["campaign"]
+        found = await self._admin.count_jobs([name])
+        if not found:
+            return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
+        if found[0].state == CampaignState.CANCELLED:
+            raise web.HTTPSeeOther(f"/campaigns/{name}")
+        return self._site.page("campaign-cancel.html", sign_in, campaign=found[0], ends=what_ends(found))
+
+    async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name, act = request.match_info["campaign"], request.match_info["act"]
+        state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
+        why = await text_of(request, "why", MOST_WHY) if act == "pause" else None
+        if not await self._admin.set_state([name], state, why):
+            raise UsageError(f"campaign {name}: {FINAL if await self._admin.title(name) else 'unknown'}")
+        await self._site.acted(sign_in, act, f"campaign {name}", why or "")
+        words = {
+            "pause": f"Campaign {name} is paused: its jobs wait. What a worker has in flight is finished.",
+            "resume": f"Campaign {name} is resumed.",
+        }
+        return self._site.done(sign_in, words[act])
+
+    async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["campaign"]
+        why = await text_of(request, "why", MOST_WHY)
+        found = await self._admin.count_jobs([name])
+        ended = await self._admin.cancel([name], why) if found else set()
+        if not ended:
+            raise UsageError(f"campaign {name}: {'cancelled already' if found else 'unknown'}")
+        waiting = count(found[0].waiting, "waiting job")
+        await self._site.acted(sign_in, "cancel", f"campaign {name}", waiting + (f"; {why}" if why else ""))
+        self._numbers.outdate(name)
+        return self._site.done(sign_in, f"Campaign {name} is cancelled with {waiting}.")
+
+
+class Bar:
+    """A campaign's progress as a picture with its numbers."""
+
+    def __init__(self, progress: Progress) -> None:
+        states = progress.states
+        self.total = progress.total
+        waiting = states[JobState.QUEUED] + states[JobState.SCHEDULED]
+        pieces = [(state, states[state]) for state in _ENDED] + [(JobState.SENDING, states[JobState.SENDING])]
+        self.pieces = [(state.value, number) for state, number in pieces if number] + (
+            [("waiting", waiting)] if waiting else []
+        )
+        self.words = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in self.pieces)
+
+    @property
+    def places(self) -> list[tuple[str, float, float]]:
+        """(state, x, width) of a bar that is 1000 wide; what is there is visible, however little it is."""
+        widths = [max(3.0, 1000 * number / self.total) for _, number in self.pieces]
+        scale = 1000 / sum(widths) if widths else 1.0
+        places, x = [], 0.0
+        for (state, _), width in zip(self.pieces, widths, strict=True):
+            places.append((state, round(x, 1), round(width * scale, 1)))
+            x += width * scale
+        return places
+
+
+_ENDED: Final = (
+    JobState.SENT,
+    JobState.FAILED,
+    JobState.IN_DOUBT,
+    JobState.OPTED_OUT,
+    JobState.EXPIRED,
+    JobState.CANCELLED,
+)
+
+
+def _progress(title: CampaignTitle, answer: Answer[CampaignDetails | None] | None) -> tuple[Progress, Bar] | None:
+    """None: not counted yet."""
+    if answer is None or answer.value is None:
+        return None
+    progress = progress_of(CampaignDetails(title, answer.value.shares, answer.value.pools), datetime.now(UTC))
+    return progress, Bar(progress)
+
+
+def _devices(details: CampaignDetails) -> list[object]:
+    return [share for share in details.shares if share.device_id is not None]
