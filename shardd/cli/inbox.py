@@ -12,7 +12,7 @@ from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
 from shardd.cli.names import job_ids
-from shardd.cli.opt_out.recipients import Spelling
+from shardd.cli.opt_out.recipients import spelling_of
 from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
 from shardd.cli.output import Facts, Lines, make_console, make_facts, print_json
 from shardd.config import Config
@@ -22,12 +22,6 @@ from shardd.queue.devices import DeviceAdmin
 from shardd.queue.inbox import InboxAdmin, InboxMessage
 from shardd.queue.unknown_device import unknown_device
 from shardd.words import ago, moment_text
-
-
-def _what(message: InboxMessage) -> str:
-    kind = "" if message.kind == "text" else f"[{message.kind}] "
-    return f"{kind}{message.text or message.media_name or ''}"
-
 
 MESSAGES: Final = Listing[InboxMessage](
     one="message",
@@ -40,7 +34,7 @@ MESSAGES: Final = Listing[InboxMessage](
         Column("from", lambda one: one.sender),
         Column("name", lambda one: one.name or "", at_least=WIDE),
         Column("job", lambda one: "" if one.job_id is None else str(one.job_id), right=True),
-        Column("message", _what),
+        Column("message", lambda one: one.summary),
     ],
 )
 
@@ -66,7 +60,7 @@ def list_(
 ) -> None:
     """List incoming messages, newest first."""
     job_id = None if job is None else job_ids([job])[0]
-    address = None if sender is None else Spelling(config).person(sender)
+    address = None if sender is None else spelling_of(config).person(sender)
 
     async def find(database: Database) -> list[InboxMessage]:
         found = await InboxAdmin(database).newest(limit, device_id=device_id, address=address, job_id=job_id)
@@ -94,25 +88,7 @@ def show(message_id: str, as_json: bool, config: Config) -> None:
         make_console().print(make_facts(_facts(message)))
 
 
-def _note(message: InboxMessage) -> str:
-    notes = {
-        "written on the device's phone": message.own,
-        "a status": message.status,
-        "from before the pairing": message.history,
-    }
-    return ", ".join(note for note, applies in notes.items() if applies)
-
-
-def _file(message: InboxMessage) -> str:
-    if message.media_path is not None:
-        return message.media_path
-    if message.media_error is not None:
-        return f"not downloaded: {message.media_error}"
-    return "" if message.media_node is None else "being downloaded"
-
-
 def _facts(message: InboxMessage) -> Facts:
-    size = "" if message.media_size is None else f"{message.media_size:,} bytes"
     return [
         ("message", str(message.id)),
         ("device", message.device_id),
@@ -121,7 +97,7 @@ def _facts(message: InboxMessage) -> Facts:
         ("lid", message.lid),
         ("name", message.name),
         ("chat", message.chat),
-        ("note", _note(message)),
+        ("note", message.note),
         ("written", moment_text(message.written_at)),
         ("received", moment_text(message.received_at)),
         ("opt-out", "yes" if message.opt_out else ""),
@@ -129,8 +105,8 @@ def _facts(message: InboxMessage) -> Facts:
         ("choice", message.choice),
         ("answers", message.quoted_id),
         ("which is job", "" if message.job_id is None else str(message.job_id)),
-        ("media", ", ".join(filter(None, (message.media_type, size, message.media_name)))),
-        ("file", _file(message)),
+        ("media", message.media),
+        ("file", message.file),
         ("on node", message.media_node),
         ("details", "" if message.details is None else json.dumps(message.details, ensure_ascii=False)),
         ("message id", message.message_id),

@@ -21,12 +21,15 @@ from shardd.dashboard.pages import (
     campaigns,
     devices,
     events,
+    inbox,
     jobs,
+    opt_outs,
     overview,
     pairing,
     phones,
     sign_in,
     streams,
+    webhooks,
 )
 from shardd.dashboard.site import CURRENT, HEADERS, Site, failure
 from shardd.dashboard.supervisor_client import SupervisorClient
@@ -98,6 +101,9 @@ def all_routes(site: Site, live: Live, numbers: CampaignNumbers, api: Api, linki
         *streams.routes(site, live),
         *events.routes(site, live),
         *campaigns.routes(site, live, numbers),
+        *opt_outs.routes(site),
+        *inbox.routes(site, live),
+        *webhooks.routes(site, live),
         *devices.routes(site),
         *jobs.routes(site),
         *phones.routes(site, linking),

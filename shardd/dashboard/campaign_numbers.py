@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from shardd.dashboard.kept import Answer, Kept
+from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.event_kinds import EventKind
 from shardd.queue.campaigns import CampaignAdmin, CampaignDetails, DeviceShare
 from shardd.queue.database import Database
@@ -33,12 +34,12 @@ _LIVE: Final = ("sending", "queued", "scheduled")
 class CampaignNumbers:
     """Of all campaigns that somebody looks at."""
 
-    def __init__(self, database: Database, zone: str) -> None:
-        """`zone`: the time zone of devices without one."""
+    def __init__(self, database: Database, supervisor: SupervisorClient) -> None:
+        """`supervisor`: knows the time zone of devices without one."""
         campaigns, turn = CampaignAdmin(database), asyncio.Lock()
 
         async def details(campaign: str) -> CampaignDetails | None:
-            return await campaigns.show(campaign, zone)
+            return await campaigns.show(campaign, (await supervisor.settings()).pacing.timezone)
 
         async def totals(campaign: str) -> CampaignDetails | None:
             title = await campaigns.title(campaign)

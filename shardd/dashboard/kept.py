@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from shardd.errors import DatabaseError
+from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.tasks import TaskSet
 
@@ -98,7 +98,7 @@ class Kept(Generic[T]):
                 value, error = None, None
                 try:
                     value = await self._ask(key)
-                except DatabaseError as refused:
+                except SharddError as refused:
                     error = str(refused)
                 ended = time.monotonic()
             good_until = ended + max(AT_LEAST, SHARE * (ended - began))

@@ -116,15 +116,52 @@ class InboxMessage:
     written_at: datetime
     received_at: datetime
 
+    @property
+    def note(self) -> str:
+        """What is special about where it is from, in words."""
+        notes = {
+            "written on the device's phone": self.own,
+            "a status": self.status,
+            "from before the pairing": self.history,
+        }
+        return ", ".join(note for note, applies in notes.items() if applies)
+
+    @property
+    def file(self) -> str:
+        """Where its file is, or why it is nowhere, in words."""
+        if self.media_path is not None:
+            return self.media_path
+        if self.media_error is not None:
+            return f"not downloaded: {self.media_error}"
+        return "" if self.media_node is None else "being downloaded"
+
+    @property
+    def media(self) -> str:
+        """What its file is said to be, in words."""
+        size = "" if self.media_size is None else f"{self.media_size:,} bytes"
+        return ", ".join(filter(None, (self.media_type, size, self.media_name)))
+
+    @property
+    def summary(self) -> str:
+        """What it says, in a line."""
+        kind = "" if self.kind == "text" else f"[{self.kind}] "
+        return f"{kind}{self.text or self.media_name or ''}"
+
 
 class InboxAdmin(Statements):
     """What an operator asks."""
 
     async def newest(
-        self, most: int, *, device_id: str | None = None, address: str | None = None, job_id: int | None = None
+        self,
+        most: int,
+        *,
+        device_id: str | None = None,
+        address: str | None = None,
+        job_id: int | None = None,
+        before: int | None = None,
     ) -> list[InboxMessage]:
-        """The newest ones first; None passes everything. `address`: of the sender."""
-        params = {"most": most, "device_id": device_id, "address": address, "job_id": job_id}
+        """The newest ones first; None passes everything. `address`: of the sender; `before`: with a lower id than this."""
+        params = {"most": most, "device_id": device_id, "address": address, "job_id": job_id, "before": before}
         return await self._database.rows_for(InboxMessage, "list_messages", params)
 
     async def show(self, message_id: int) -> InboxMessage | None:

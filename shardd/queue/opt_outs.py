@@ -156,6 +156,13 @@ class OptOut:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberedOptOut(OptOut):
+    """With its number in the log: a later one has a higher number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedOptOut:
     """What a recipient said; `kind`: opted_out, repeated or taken_back."""
 
@@ -210,6 +217,10 @@ class OptOutAdmin(Statements):
         """The newest ones first."""
         params = {"most": most, "source": source, "device_id": device_id}
         return await self._database.rows_for(OptOut, "list_opt_outs", params)
+
+    async def page(self, most: int, before: int | None = None) -> list[NumberedOptOut]:
+        """The newest ones first, those with a lower number than `before`."""
+        return await self._database.rows_for(NumberedOptOut, "page_of_opt_outs", {"most": most, "before": before})
 
     async def everybody(self) -> AsyncIterator[list[OptOut]]:
         """The whole list, in chunks, in the order of addresses; an opt-out that is added meanwhile may be missing."""

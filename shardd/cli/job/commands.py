@@ -13,7 +13,7 @@ from shardd.cli.job.choice import check_names, read_traits, trait_options
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.listing import AIRY, WIDE, Column, Listing
 from shardd.cli.names import job_ids
-from shardd.cli.opt_out.recipients import Spelling
+from shardd.cli.opt_out.recipients import spelling_of
 from shardd.cli.options import database_config_option, json_list_option, json_option, limit_option
 from shardd.cli.output import (
     SANDBOX,
@@ -89,7 +89,7 @@ def list_(
 ) -> None:
     """List jobs, newest first."""
     traits = read_traits(options)
-    address = None if recipient is None else Spelling(config).address(recipient)
+    address = None if recipient is None else spelling_of(config).address(recipient)
 
     async def find(database: Database) -> list[JobRow]:
         found = await JobAdmin(database).newest(limit, traits, unreadable=unreadable, address=address)

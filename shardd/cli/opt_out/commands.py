@@ -18,7 +18,7 @@ from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import Refusals, login_name, read_names
 from shardd.cli.opt_out.forget import CONTINUE, forget
-from shardd.cli.opt_out.recipients import Row, Spelling, make_row, read_file
+from shardd.cli.opt_out.recipients import Row, make_row, read_file, spelling_of
 from shardd.cli.options import (
     OneOf,
     ReadBy,
@@ -154,7 +154,7 @@ def show(recipient: str, as_json: bool, config: Config) -> None:
 
     With the newest jobs that it stopped.
     """
-    address = Spelling(config).address(recipient)
+    address = spelling_of(config).address(recipient)
 
     async def find(
         database: Database,
@@ -251,7 +251,7 @@ async def copy(target: Path, since: float | None, config: Config) -> None:
 
 def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: str, dry_run: bool) -> None:
     """Add the readable rows; the others are refused under their names, which come first in `rows`."""
-    spelling, good, refusals = Spelling(config), [], Refusals()
+    spelling, good, refusals = spelling_of(config), [], Refusals()
     for name, row in rows:
         if isinstance(row, UsageError):
             refusals.add([name], one, str(row))

@@ -15,7 +15,7 @@ import click
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.names import login_name, read_names
-from shardd.cli.opt_out.recipients import Spelling
+from shardd.cli.opt_out.recipients import spelling_of
 from shardd.cli.options import config_option, json_option
 from shardd.cli.output import ask, print_json, say
 from shardd.config import Config
@@ -62,7 +62,7 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
     interrupted. It ends with what it does not search or reach: among other things jobs to other people that mention them,
     backups, logs, and the state folders of other nodes.
     """
-    spelling = Spelling(config)
+    spelling = spelling_of(config)
     addresses = sorted({spelling.address(name) for name in read_names(recipients)})
     if any(address.endswith("@g.us") for address in addresses):
         raise UsageError("a group is not a person: write the numbers of people")

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shardd.config import Config
-from shardd.errors import PermanentError, UsageError
-from shardd.persons import Recipient
-from shardd.phone_numbers import parse_recipient
+from shardd.errors import UsageError
 from shardd.queue.opt_outs import NewOptOut
+from shardd.spelling import Spelling
 
 MOST_NOTE: Final = 1000
 """Characters of a note, as the database accepts them."""
@@ -21,33 +20,9 @@ Row = NewOptOut | UsageError
 """An opt-out, or what is wrong with its line."""
 
 
-class Spelling:
-    """Reads recipients as the database does, with the default region of the config."""
-
-    def __init__(self, config: Config) -> None:
-        self._region = config.transports.whatsapp.default_region
-
-    def read(self, text: str) -> str:
-        """`+628123…`; `…@lid` and `…@g.us` unchanged. Raises UsageError."""
-        recipient = self._parse(text)
-        return f"+{recipient.number}" if recipient.number else recipient.jid
-
-    def address(self, text: str) -> str:
-        """The same as the database stores it. Raises UsageError."""
-        return self._parse(text).address
-
-    def person(self, text: str) -> str:
-        """`address` of somebody who writes. Raises UsageError, also for a group."""
-        address = self.address(text)
-        if address.endswith("@g.us"):
-            raise UsageError(f"{text} is a group, not a person: write a phone number such as +6281234567890, or ID@lid")
-        return address
-
-    def _parse(self, text: str) -> Recipient:
-        try:
-            return parse_recipient(text, self._region)
-        except PermanentError as error:
-            raise UsageError(str(error)) from None
+def spelling_of(config: Config) -> Spelling:
+    """With the default region of the config."""
+    return Spelling(config.transports.whatsapp.default_region)
 
 
 def read_file(name: str, text: str, note: str | None) -> list[tuple[str, Row]]:

@@ -120,7 +120,7 @@ class _Pages:
         if not found:
             return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
         if found[0].state == CampaignState.CANCELLED:
-            raise web.HTTPSeeOther(f"/campaigns/{name}")
+            return web.Response(status=303, headers={"Location": f"/campaigns/{name}"})
         return self._site.page("campaign-cancel.html", sign_in, campaign=found[0], ends=what_ends(found))
 
     async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:

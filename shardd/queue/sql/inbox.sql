@@ -27,12 +27,13 @@ SELECT e.device_id, e.message_id, max(a.id) AS job_id
  GROUP BY e.device_id, e.message_id;
 
 -- name: list_messages
--- Incoming messages, newest first; NULL filters pass everything. `address`: of a person, whose number has the same last digits in every
+-- Incoming messages, newest first, below the id `before`; NULL filters pass everything. `address`: of a person, whose number has the same last digits in every
 -- form: all others need not be read.
 SELECT id, device_id, message_id, sender, number, lid, name, chat, own, status, history, kind, text, choice, quoted_id, job_id, details, media_type,
        media_size, media_name, media_node, media_path, media_error, opt_out, written_at, received_at
   FROM shardd.messages
  WHERE (%(device_id)s::text IS NULL OR device_id = %(device_id)s) AND (%(job_id)s::bigint IS NULL OR job_id = %(job_id)s)
+   AND (%(before)s::bigint IS NULL OR id < %(before)s)
    AND (%(address)s::text IS NULL OR %(address)s IN (sender, lid)
         OR right(coalesce(number, sender), 4) = right(%(address)s, 4) AND shardd.heard_address(coalesce(number, sender)) = %(address)s)
  ORDER BY id DESC LIMIT %(most)s;

@@ -97,6 +97,13 @@ SELECT address, recipient, source, device_id, words, note, said_at, created_by, 
  WHERE (%(source)s::text IS NULL OR source = %(source)s) AND (%(device_id)s::text IS NULL OR device_id = %(device_id)s)
  ORDER BY created_at DESC, address LIMIT %(most)s;
 
+-- name: page_of_opt_outs
+-- Opt-outs, newest first, below a number of the log; with that number. Those of people who were forgotten are not among them.
+SELECT l.id AS number, o.address, o.recipient, o.source, o.device_id, o.words, o.note, o.said_at, o.created_by, o.created_at
+  FROM shardd.opt_out_log l JOIN shardd.opt_outs o ON o.address = l.address
+ WHERE l.kind = 'opted_out' AND NOT l.ended AND (%(before)s::bigint IS NULL OR l.id < %(before)s)
+ ORDER BY l.id DESC LIMIT %(most)s;
+
 -- name: opt_outs_after
 -- The opt-outs after an address, in the order of addresses.
 SELECT address, recipient, source, device_id, words, note, said_at, created_by, created_at
