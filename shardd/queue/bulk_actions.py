@@ -69,6 +69,8 @@ class Report:
     examples: dict[str, list[int]] = field(default_factory=dict)
     already: int = 0
     """Named jobs that were already as requested."""
+    stopped: bool = False
+    """It was enough: there may be more."""
 
     def leave(self, why: str, number: int) -> None:
         """Count the job `number`, which was left alone."""
@@ -146,9 +148,21 @@ def resolving(*, sent: bool, by: str) -> BulkAction:
     )
 
 
-async def look(action: BulkAction, jobs: JobAdmin, choice: Choice, any_state: Traits | None = None) -> Seen:
-    """What there is to do. `any_state`: what was asked for, if the state in `choice` was added to it. Raises DatabaseError."""
+async def look(
+    action: BulkAction,
+    jobs: JobAdmin,
+    choice: Choice,
+    any_state: Traits | None = None,
+    *,
+    shown_as: JobState | None = None,
+) -> Seen:
+    """What there is to do. `any_state`: what was asked for, if the state in `choice` was added to it. Raises DatabaseError.
+
+    `shown_as`: the state in which named jobs were shown to the person who chose them; those in another one are left alone.
+    """
     choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
+    if shown_as is not None and action.only_as_seen:
+        choices = [part for part in choices if part.traits.state == shown_as]
     counts = [some for part in choices for some in await action.count(jobs, part.traits, part.ids)]
     others: Counter[str] = Counter()
     if not counts and any_state is not None:
@@ -158,15 +172,24 @@ async def look(action: BulkAction, jobs: JobAdmin, choice: Choice, any_state: Tr
 
 
 async def carry_out(
-    action: BulkAction, jobs: JobAdmin, choice: Choice, seen: Seen, progress: Callable[[int], None] = lambda _: None
+    action: BulkAction,
+    jobs: JobAdmin,
+    choice: Choice,
+    seen: Seen,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Do it; `progress` is told of each chunk how many jobs it had. Raises DatabaseError; finished chunks stay done."""
+    """Do it; `progress` is told of each chunk how many jobs it had. Raises DatabaseError; finished chunks stay done.
+
+    `enough`: whether to stop after a chunk; the report says that there may be more.
+    """
     if not seen.good and not choice.ids:
         report = Report()
         for some in seen.counts:
             report.left[OBSTACLES[str(some.obstacle)]] += some.jobs
         return report
-    return await _handle_all(action, jobs, choice, seen, progress)
+    return await _handle_all(action, jobs, choice, seen, progress=progress, enough=enough)
 
 
 def warning_of(action: BulkAction, seen: Seen) -> str:
@@ -190,6 +213,17 @@ def done_words(action: BulkAction, report: Report) -> str:
     return f"{action.past} {count(report.done, 'job')}{already if report.already else ''}"
 
 
+def left_words(report: Report) -> list[str]:
+    """Why jobs were left alone, such as `2 jobs (4, 5): the recipient opted out`."""
+    lines = []
+    for why, number in report.left.items():
+        shown = report.examples.get(why, [])
+        more = f" and {number - len(shown):,} more" if number > len(shown) and shown else ""
+        ids = f" ({', '.join(map(str, shown))}{more})" if shown else ""
+        lines.append(f"{count(number, 'job')}{ids}: {why}")
+    return lines
+
+
 async def _by_state(action: BulkAction, jobs: JobAdmin, ids: list[int], traits: Traits) -> list[Choice]:
     """Named jobs by the state that they are in."""
     if not action.only_as_seen:
@@ -202,7 +236,13 @@ async def _by_state(action: BulkAction, jobs: JobAdmin, ids: list[int], traits: 
 
 
 async def _handle_all(
-    action: BulkAction, jobs: JobAdmin, choice: Choice, seen: Seen, progress: Callable[[int], None]
+    action: BulkAction,
+    jobs: JobAdmin,
+    choice: Choice,
+    seen: Seen,
+    *,
+    progress: Callable[[int], None],
+    enough: Callable[[], bool],
 ) -> Report:
     report = Report()
     explained: set[int] = set()
@@ -216,6 +256,9 @@ async def _handle_all(
             if choice.ids is not None:
                 explained.update(one.id for one in handled)
             progress(len(handled))
+            if enough():
+                report.stopped = True
+                return report
     await _explain(action, jobs, choice, report, [number for number in choice.ids or () if number not in explained])
     return report
 

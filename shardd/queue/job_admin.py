@@ -117,6 +117,10 @@ class JobAdmin(Statements):
         """What `decide` would find."""
         return await self._count("count_decisions", traits, ids)
 
+    async def count_doubts(self) -> int:
+        """How many jobs are in doubt."""
+        return int(await self._database.value("count_doubts"))
+
     def decide(
         self, traits: Traits, ids: Sequence[int] | None = None, *, sent: bool, by: str
     ) -> AsyncGenerator[list[JobResult]]:

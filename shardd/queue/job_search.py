@@ -25,6 +25,7 @@ BUDGET: Final = 0.045
 FIRST_WINDOW: Final = 20_000
 """Ids: some milliseconds."""
 GROWTH: Final = 4
+LIVE: Final = frozenset(JobState) - FINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,35 +58,54 @@ class JobSearch(Statements):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     async def page(
-        self, question: Question, most: int, *, before: int | None = None, after: int | None = None
+        self,
+        question: Question,
+        most: int,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        budget: float = BUDGET,
     ) -> JobPage:
-        """Up to `most` jobs: the newest, those before an id, or those after one. Raises DatabaseError."""
+        """Up to `most` jobs: the newest, those before an id, or those after one. `budget`: seconds. Raises DatabaseError."""
+        ends = self.clock() + budget
         bounds = await self._bounds(question.traits.state)
         if bounds is None:
             return JobPage(jobs=[])
         first, last = bounds
         if after is not None:
-            jobs, ended = await self._search(question, most + 1, max(first, after + 1), last, upwards=True)
+            jobs, ended = await self._search(question, most + 1, max(first, after + 1), last, ends, upwards=True)
             if len(jobs) > most:
                 shown = jobs[:most][::-1]
                 return JobPage(jobs=shown, older=shown[-1].id, newer=shown[0].id)
             # Fewer than a page are newer: the first page has them, and is full.
         newer = None if before is None or after is not None else before - 1
-        jobs, ended = await self._search(question, most + 1, first, last if newer is None else min(newer, last))
+        jobs, ended = await self._search(question, most + 1, first, last if newer is None else min(newer, last), ends)
         shown = jobs[:most]
         if len(jobs) > most:
             return JobPage(jobs=shown, older=shown[-1].id, newer=newer)
         return JobPage(jobs=shown, older=ended, newer=newer, unfinished=ended is not None)
 
+    async def oldest(self, question: Question, most: int, *, after: int = 0) -> JobPage:
+        """Up to `most` jobs after an id, the oldest first. Raises DatabaseError."""
+        bounds = await self._bounds(question.traits.state)
+        if bounds is None:
+            return JobPage(jobs=[])
+        first, last = bounds
+        ends = self.clock() + BUDGET
+        jobs, ended = await self._search(question, most + 1, max(first, after + 1), last, ends, upwards=True)
+        if len(jobs) > most:
+            return JobPage(jobs=jobs[:most], newer=jobs[most - 1].id)
+        return JobPage(jobs=jobs, newer=ended, unfinished=ended is not None)
+
     async def _search(
-        self, question: Question, most: int, first: int, last: int, *, upwards: bool = False
+        self, question: Question, most: int, first: int, last: int, ends: float, *, upwards: bool = False
     ) -> tuple[list[JobRow], int | None]:
         """Up to `most` jobs of these ids, and the id at which the time was up; None: there are no more."""
         statement = "list_jobs_upwards" if upwards else "list_jobs"
         params: dict[str, Any] = {**asdict(question.traits), "ids": None, "device_group": question.device_group}
         params |= {"address": question.address, "unreadable": question.unreadable}
         found: list[JobRow] = []
-        window, ends = FIRST_WINDOW, self.clock() + BUDGET
+        window = _first_window(question, last - first + 1)
         while first <= last:
             low, high = (first, min(last, first + window - 1)) if upwards else (max(first, last - window + 1), last)
             began = self.clock()
@@ -107,6 +127,14 @@ class JobSearch(Statements):
         ids = [row[f"{edge}_{name}"] for name, read in tables.items() if read for edge in ("first", "last")]
         known = [one for one in ids if one is not None]
         return (min(known), max(known)) if known else None
+
+
+def _first_window(question: Question, ids: int) -> int:
+    """Everything, where an index has what is asked for in the order of the ids, or has few; more, where it has most of it."""
+    traits = question.traits
+    if traits.reference is not None or question == Question(traits=Traits(state=traits.state)):
+        return max(1, ids)
+    return FIRST_WINDOW if traits.state in {None, JobState.SENT} | LIVE else 10 * FIRST_WINDOW
 
 
 def _next_window(window: int, took: float, left: float) -> int:

@@ -147,7 +147,9 @@ def _carry_out(
     expected = sum(some.jobs for some in seen.counts)
     hidden = not sys.stderr.isatty() or expected < PROGRESS_FROM
     with click.progressbar(length=expected, label=action.past, file=sys.stderr, hidden=hidden) as bar:
-        report = with_database(config, lambda database: carry_out(action, JobAdmin(database), choice, seen, bar.update))
+        report = with_database(
+            config, lambda database: carry_out(action, JobAdmin(database), choice, seen, progress=bar.update)
+        )
     _show_report(action, report, by_traits=by_traits, as_json=as_json)
     if seen.others and not as_json:
         states = " and ".join(

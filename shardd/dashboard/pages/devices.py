@@ -1,44 +1,257 @@
-"""Devices: a list with filters, and one device."""
+"""Devices: a list with filters, and one device with its pace, its next send, its jobs and its replies; pausing it."""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+from urllib.parse import quote
 
+import msgspec
 from aiohttp import web
 
 from shardd.config import TRANSPORTS
+from shardd.config.transports.device_settings import masked_settings
+from shardd.dashboard import fields
+from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
-from shardd.queue.devices import PAUSED, DeviceAdmin
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.dashboard.supervisor_client import Settings
+from shardd.errors import SharddError, UsageError
+from shardd.hashing import shard_of
+from shardd.pairing.context import CLOSE_TIMEOUT, close_path
+from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch, ListedDevice, Order
+from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.inbox import InboxAdmin
+from shardd.queue.job_admin import Traits
+from shardd.queue.job_search import JobSearch, Question
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import DeviceState
+from shardd.supervisor.scheduling.current_config import device_pace
+from shardd.supervisor.scheduling.device_words import (
+    BACKING_OFF,
+    Facts,
+    last_sent_words,
+    pace_facts,
+    to_do,
+    today_words,
+    visit_facts,
+    why_words,
+)
+from shardd.supervisor.scheduling.outlook import DeviceOutlook
+from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines, sent_words
 
+MOST: Final = 100
+"""Devices of one page."""
 LATEST: Final = 20
-"""Jobs that are shown with a device."""
+"""Jobs, and messages, that are shown with a device."""
+MOST_GROUPS: Final = 200
+"""Device groups that a field suggests."""
+BUDGET: Final = 0.01
+"""Seconds in which a device's latest jobs are searched before the page is shown; the browser asks for the rest."""
+LONGEST_WHY: Final = 200
+ELSEWHERE: Final = "its shard is served by another node; estimated from the database"
+STATES: Final = [*(state.value for state in DeviceState), PAUSED]
+ORDERS: Final = {Order.ID: "id", Order.LABEL: "label", Order.CHANGED: "last change of state"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A device in the list."""
+
+    device: ListedDevice
+    queued: str
+    today: str
+    last_sent: str
+    shard: int | None
+    why: str
 
 
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
+    search = DeviceSearch(site.database)
 
     async def devices(request: web.Request, sign_in: SignIn) -> web.Response:
-        state, transport = request.query.get("state") or None, request.query.get("transport") or None
-        found = await DeviceAdmin(site.database).find(transport=transport, state=state)
+        settings = await _settings(site)
+        query = request.query
+        question = DeviceQuestion(
+            state=fields.word(query, "state", STATES),
+            transport=fields.word(query, "transport", TRANSPORTS),
+            device_group=fields.text(query, "group"),
+            search=fields.text(query, "search"),
+        )
+        order = fields.choice(query, "order", Order) or Order.ID
+        shard = fields.number(query, "shard")
+        chosen = _of_shard(shard, settings)
+        after, before = fields.text(query, "after"), fields.text(query, "before")
+        page = await search.page(
+            question,
+            MOST,
+            order=order,
+            after=after,
+            before=before,
+            chosen=chosen,
+            warm_days=0 if settings is None else settings.warm_days,
+        )
+        given = {
+            "search": question.search,
+            "state": question.state,
+            "transport": question.transport,
+            "group": question.device_group,
+            "shard": None if shard is None else str(shard),
+            "order": None if order is Order.ID else order.value,
+        }
         return site.page(
             "devices.html",
             sign_in,
-            devices=found,
-            state=state,
-            transport=transport,
-            states=[*DeviceState, PAUSED],
+            lines=[_line(device, settings) for device in page.devices],
+            counts=await search.states(question, chosen),
+            given=given,
+            link=fields.link,
+            later=page.later and fields.link("/devices", {**given, "after": page.later}),
+            earlier=page.earlier and fields.link("/devices", {**given, "before": page.earlier}),
+            first=fields.link("/devices", given) if after or before else None,
+            states=STATES,
             transports=sorted(TRANSPORTS),
+            groups=await search.group_ids(MOST_GROUPS),
+            orders=ORDERS,
+            shards=None if settings is None else settings.node.shards,
         )
 
     async def device(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
-        found = await DeviceAdmin(site.database).find(ids=[name])
+        settings = await _settings(site)
+        found = await DeviceAdmin(site.database).find(
+            ids=[name], warm_days=0 if settings is None else settings.warm_days
+        )
         if not found:
-            return site.sorry(sign_in, 404, f"There is no device {name}.")
-        jobs = await JobAdmin(site.database).newest(LATEST, Traits(device_ids=[name]))
-        return site.page("device.html", sign_in, device=found[0], jobs=jobs)
+            return site.sorry(sign_in, 404, str(await unknown_device(site.database, name)))
+        one = found[0]
+        outlook = None if settings is None else await _outlook(site, one, settings)
+        latest = await JobSearch(site.database).page(Question(traits=Traits(device_ids=[name])), LATEST, budget=BUDGET)
+        return site.page(
+            "device.html",
+            sign_in,
+            device=one,
+            facts=_facts(one, settings, outlook),
+            next_lines=[] if outlook is None else next_lines(outlook),
+            to_do=BACKING_OFF if outlook is not None and outlook.device.error is not None else to_do(one),
+            error=None if outlook is None else outlook.device.error,
+            groups=await search.groups_of(name),
+            **rows_of(latest, {"device": name}, LATEST, turn=1, listed=False),
+            messages=await InboxAdmin(site.database).newest(LATEST, device_id=name),
+            has_client=one.transport in TRANSPORTS and TRANSPORTS[one.transport].has_sessions,
+            all_jobs=fields.link("/jobs", {"device": name}),
+            longest_why=LONGEST_WHY,
+        )
 
-    return [web.get("/devices", site.signed_in(devices)), web.get("/devices/{device}", site.signed_in(device))]
+    async def pause(request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["device"]
+        why = fields.text(await request.post(), "why", longest=LONGEST_WHY)
+        if not await DeviceAdmin(site.database).pause([name], why):
+            raise await unknown_device(site.database, name)
+        await site.acted(sign_in, "pause", f"device {name}", why or "")
+        return site.done(sign_in, f"paused device {name}; what a worker has in flight is finished")
+
+    async def resume(request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["device"]
+        if not await DeviceAdmin(site.database).resume([name]):
+            raise await unknown_device(site.database, name)
+        await site.acted(sign_in, "resume", f"device {name}")
+        return site.done(sign_in, f"resumed device {name}")
+
+    async def close(request: web.Request, sign_in: SignIn) -> web.Response:
+        name, settings = request.match_info["device"], await _settings(site)
+        if settings is not None and not await _is_here(site, name, settings):
+            raise UsageError(f"another node serves the shard of device {name}: close its client on that node's page")
+        await site.supervisor.ask("POST", close_path(name), timeout=CLOSE_TIMEOUT)
+        await site.acted(sign_in, "close client", f"device {name}")
+        return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
+
+    return [
+        web.get("/devices", site.signed_in(devices)),
+        web.get("/devices/{device}", site.signed_in(device)),
+        web.post("/devices/{device}/pause", site.signed_in(pause)),
+        web.post("/devices/{device}/resume", site.signed_in(resume)),
+        web.post("/devices/{device}/close", site.signed_in(close)),
+    ]
+
+
+async def _settings(site: Site) -> Settings | None:
+    """None: the supervisor does not answer, and has not since the dashboard runs."""
+    try:
+        return await site.supervisor.settings()
+    except SharddError:
+        return None
+
+
+def _of_shard(shard: int | None, settings: Settings | None) -> Callable[[str], bool] | None:
+    """Whether a device is of a shard; None: any is wanted. Raises UsageError."""
+    if shard is None:
+        return None
+    if settings is None:
+        raise UsageError("the supervisor does not answer, so the shards of devices are unknown: choose any shard")
+    if shard >= settings.node.shards:
+        raise UsageError(f"there is no shard {shard}: they are numbered 0 to {settings.node.shards - 1}")
+    return lambda device_id: _shard_of(device_id, settings.node.shards) == shard
+
+
+@cache
+def _shard_of(device_id: str, shards: int) -> int:
+    return shard_of(device_id, shards)
+
+
+def _line(device: ListedDevice, settings: Settings | None) -> Line:
+    pacing = None if settings is None else settings.pacing
+    return Line(
+        device=device,
+        queued=f"{device.queued:,}" if device.queued < MOST_COUNTED else f"{MOST_COUNTED:,} or more",
+        today="?" if pacing is None else today_words(device, pacing),
+        last_sent="?" if pacing is None else last_sent_words(device, pacing),
+        shard=None if settings is None else _shard_of(device.id, settings.node.shards),
+        why=why_words(device),
+    )
+
+
+async def _is_here(site: Site, device_id: str, settings: Settings) -> bool:
+    """Whether this node has the device's shard. Raises SharddError."""
+    status, shard = await site.supervisor.status(), _shard_of(device_id, settings.node.shards)
+    return any(one.shard == shard and one.epoch is not None for one in status.shards)
+
+
+async def _outlook(site: Site, device: DeviceRow, settings: Settings) -> Outlook:
+    """From this node when it has the device's shard, else estimated."""
+    pace = device_pace(settings.pacing, device)
+    try:
+        if not await _is_here(site, device.id, settings):
+            return Outlook(estimate(device, pace), pace, ELSEWHERE)
+        answer = await site.supervisor.ask("GET", f"/devices/{quote(device.id, safe='')}")
+    except SharddError as error:
+        return Outlook(estimate(device, pace), pace, f"{error}; estimated from the database")
+    return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
+
+
+def _facts(device: DeviceRow, settings: Settings | None, outlook: Outlook | None) -> Facts:
+    """What the page says below the state; without the supervisor, only what the row says."""
+    in_flight = f", {device.in_flight:,} in flight" if device.in_flight else ""
+    known: list[tuple[str, Any]] = [
+        ("transport", device.transport),
+        ("label", device.label),
+        ("live jobs", f"{device.jobs:,}{in_flight}"),
+    ]
+    if settings is not None and outlook is not None:
+        known += [
+            ("sent today", sent_words(outlook)),
+            ("last sent", last_sent_words(device, settings.pacing)),
+            *visit_facts(device, settings.node.visit_every),
+            *pace_facts(outlook.pace, device),
+            ("shard", f"{_shard_of(device.id, settings.node.shards)} of {settings.node.shards}"),
+        ]
+    shown = masked_settings(device.transport, device.settings)
+    known += [
+        ("session", device.session),
+        ("settings", json.dumps(shown, ensure_ascii=False) if shown else None),
+    ]
+    return [(name, value) for name, value in known if value]

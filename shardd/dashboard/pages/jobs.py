@@ -1,46 +1,183 @@
-"""Jobs: the newest with filters, and one with its whole story."""
+"""Jobs: the newest with filters, page by page, and acts on all that a filter finds."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
 
 from aiohttp import web
 
+from shardd.dashboard import fields
+from shardd.dashboard.job_acts import (
+    CANCEL_NAME,
+    NOT_SENT_NAME,
+    RETRY_NAME,
+    SENT_NAME,
+    act_on_traits,
+    action_of,
+    given_of,
+    read_traits,
+)
+from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
-from shardd.errors import UsageError
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
+from shardd.pacing import CLASSES
+from shardd.phone_numbers import parse_recipient
+from shardd.queue.bulk_actions import OBSTACLES, Choice, look, question_of, warning_of
+from shardd.queue.campaigns import CampaignAdmin
+from shardd.queue.database import Database
+from shardd.queue.devices import DeviceAdmin
+from shardd.queue.job_admin import JobAdmin, JobCount, Traits
+from shardd.queue.job_search import JobSearch, Question
+from shardd.queue.unknown_device import unknown_device
 from shardd.states import JobState
+from shardd.words import count
 
 MOST: Final = 100
 """Jobs of one page."""
+TITLES: Final = {
+    RETRY_NAME: "Retry jobs",
+    CANCEL_NAME: "Cancel jobs",
+    SENT_NAME: "Record as sent",
+    NOT_SENT_NAME: "Record as not sent",
+}
 
 
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
+    search = JobSearch(site.database)
 
     async def jobs(request: web.Request, sign_in: SignIn) -> web.Response:
-        given = {name: request.query.get(name) or None for name in ("state", "device", "campaign")}
-        traits = Traits(
-            state=_state(given["state"]),
-            device_ids=None if given["device"] is None else [given["device"]],
-            campaign=given["campaign"],
+        question, given = await _read(site, request.query)
+        before, after = fields.number(request.query, "before"), fields.number(request.query, "after")
+        page = await search.page(question, MOST, before=before, after=after)
+        if not page.jobs and page.older is None and before is None:
+            await _check_names(site.database, question.traits)
+        # Acts have fewer filters than the list.
+        by_traits = question == Question(traits=question.traits) and question.traits != Traits()
+        return site.page(
+            "jobs.html",
+            sign_in,
+            **rows_of(page, given, MOST, turn=1, listed=True),
+            given=given,
+            newer=page.newer and fields.link("/jobs", {**given, "after": page.newer}),
+            newest=page.newer and fields.link("/jobs", given),
+            states=list(JobState),
+            classes=CLASSES,
+            error_classes=list(ErrorClass),
+            acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
+            titles=TITLES,
         )
-        found = await JobAdmin(site.database).newest(MOST, traits)
-        return site.page("jobs.html", sign_in, jobs=found, given=given, states=list(JobState))
 
-    async def job(request: web.Request, sign_in: SignIn) -> web.Response:
-        number = request.match_info["job"]
-        found = await JobAdmin(site.database).show(int(number)) if len(number) < 19 else None
-        if found is None:
-            return site.sorry(sign_in, 404, f"There is no job {number}.")
-        return site.page("job.html", sign_in, job=found)
+    async def more(request: web.Request, sign_in: SignIn) -> web.Response:
+        """The rows with which a page goes on that was not full when its time was up."""
+        question, given = await _read(site, request.query)
+        before = fields.number(request.query, "before")
+        most = fields.number(request.query, "most", most=MOST) or MOST
+        turn = fields.number(request.query, "turn", most=1 << 30) or 1
+        page = await search.page(question, most, before=before)
+        listed = request.query.get("listed") == "1"
+        return site.page("jobs-more.html", sign_in, **rows_of(page, given, most, turn=turn, listed=listed))
 
-    return [web.get("/jobs", site.signed_in(jobs)), web.get("/jobs/{job:[0-9]+}", site.signed_in(job))]
+    async def plan(request: web.Request, sign_in: SignIn) -> web.Response:
+        name, traits = _planned(request)
+        action = action_of(name, sign_in)
+        seen = await look(action, JobAdmin(site.database), Choice(None, traits))
+        if not seen.counts:
+            await _check_names(site.database, traits)
+        ranked = sorted(seen.counts, key=lambda some: (some.obstacle is not None, -some.jobs))
+        good = sum(some.jobs for some in seen.good)
+        given = given_of(traits)
+        return site.page(
+            "jobs-plan.html",
+            sign_in,
+            title=TITLES[name],
+            counts=[(some, _obstacle(some)) for some in ranked],
+            good=good,
+            button=f"{TITLES[name].removesuffix(' jobs')}: {count(good, 'job')}",
+            question=" ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
+            warning=warning_of(action, seen),
+            act=_plan_link(name, given),
+            back=fields.link("/jobs", given),
+            filters={key.replace("_", " "): value for key, value in given.items() if value},
+        )
+
+    async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
+        return await act_on_traits(site, sign_in, *_planned(request))
+
+    return [
+        web.get("/jobs", site.signed_in(jobs)),
+        web.get("/jobs/more", site.signed_in(more)),
+        web.get("/jobs/all/{act}", site.signed_in(plan, operate=True)),
+        web.post("/jobs/all/{act}", site.signed_in(carry_out)),
+    ]
 
 
-def _state(text: str | None) -> JobState | None:
+async def _read(site: Site, values: Mapping[str, Any]) -> tuple[Question, dict[str, str | None]]:
+    """The filters, and the fields that had them. Raises SharddError."""
+    traits = read_traits(values)
+    group, recipient = fields.text(values, "group"), fields.text(values, "recipient")
+    unreadable = bool(fields.text(values, "unreadable"))
+    address = None if recipient is None else await _address(site, recipient)
+    given = {"recipient": recipient, "group": group, **given_of(traits), "unreadable": "1" if unreadable else None}
+    return Question(traits=traits, device_group=group, address=address, unreadable=unreadable), given
+
+
+async def _address(site: Site, recipient: str) -> str:
+    """Of a recipient in any spelling, as the database stores it. Raises UsageError."""
     try:
-        return None if text is None else JobState(text)
-    except ValueError:
-        raise UsageError(f"{text[:40]!r} is not a state of a job: {', '.join(JobState)}") from None  # type: ignore[index]  # text is not None
+        region = (await site.supervisor.settings()).node.default_region
+    except SharddError:
+        region = None
+    try:
+        return parse_recipient(recipient, region).address
+    except PermanentError as error:
+        raise UsageError(f"recipient: {error}") from None
+
+
+async def _check_names(database: Database, traits: Traits) -> None:
+    """Raise UsageError for a device or campaign that never existed: a typo must not look like "no such jobs"."""
+    for device in traits.device_ids or ():
+        if not await DeviceAdmin(database).was_there(device):
+            raise await unknown_device(database, device)
+    if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
+        raise UsageError(f"campaign {traits.campaign} is unknown")
+
+
+def _acts_of(traits: Traits) -> list[str]:
+    """What can be done with all jobs that a filter finds."""
+    match traits.state:
+        case None:
+            return [CANCEL_NAME, RETRY_NAME]
+        case JobState.IN_DOUBT:
+            return [SENT_NAME, NOT_SENT_NAME, RETRY_NAME]
+        case JobState.FAILED | JobState.CANCELLED:
+            return [RETRY_NAME]
+        case JobState.QUEUED | JobState.SCHEDULED:
+            return [CANCEL_NAME]
+        case _:
+            return []
+
+
+def _plan_link(name: str, given: Mapping[str, Any]) -> str:
+    return fields.link(f"/jobs/all/{name}", given)
+
+
+def _planned(request: web.Request) -> tuple[str, Traits]:
+    """Which act, and on which jobs. Raises UsageError."""
+    name, traits = request.match_info["act"], read_traits(request.query)
+    if name not in TITLES:
+        raise UsageError(f"{name[: fields.QUOTED]!r} is not an act: {', '.join(TITLES)}")
+    if traits == Traits():
+        raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")
+    if traits.state is None and name != CANCEL_NAME:
+        # As the command: a retry without a state is of failed jobs, and only jobs in doubt can be decided.
+        state = JobState.FAILED if name == RETRY_NAME else JobState.IN_DOUBT
+        traits = Traits(**{**asdict(traits), "state": state})
+    return name, traits
+
+
+def _obstacle(some: JobCount) -> str:
+    return "" if some.obstacle is None else OBSTACLES[some.obstacle]

@@ -79,3 +79,18 @@ SELECT NULL, NULL, 0, (SELECT xid || '-' || id FROM last);
 -- name: events_kept
 -- For how many seconds events are kept; 0: none are written.
 SELECT value::text::double precision FROM shardd.settings WHERE name = 'events.keep';
+
+-- name: bounds_of_events
+-- The first and the last transaction that wrote events; NULL: there are none.
+SELECT (SELECT xid::text::bigint FROM shardd.outbox ORDER BY xid LIMIT 1) AS first,
+       (SELECT xid::text::bigint FROM shardd.outbox ORDER BY xid DESC LIMIT 1) AS last;
+
+-- name: moment_of_event
+-- When the first event was written of the transactions from `low` on.
+SELECT at FROM shardd.outbox WHERE xid >= %(low)s::text::xid8 ORDER BY xid, id LIMIT 1;
+
+-- name: events_of_job
+-- The events of a job that the transactions from `low` to `high` wrote.
+SELECT at, kind, state, message_id, error FROM shardd.outbox
+ WHERE xid >= %(low)s::text::xid8 AND xid <= %(high)s::text::xid8 AND job_id = %(id)s
+ ORDER BY xid, id;

@@ -1,0 +1,139 @@
+"""Retrying, cancelling and deciding jobs on a page: as the commands do it, with the same words, and within one request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from aiohttp import web
+
+from shardd.dashboard import fields
+from shardd.dashboard.sign_ins import SignIn
+from shardd.dashboard.site import Site
+from shardd.errors import ErrorClass, UsageError
+from shardd.pacing import CLASSES
+from shardd.queue.bulk_actions import (
+    CANCEL,
+    RETRY,
+    BulkAction,
+    Choice,
+    Seen,
+    carry_out,
+    done_words,
+    left_words,
+    look,
+    resolving,
+)
+from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.states import JOB_TRANSITIONS, JobState
+from shardd.words import count
+
+PATIENCE: Final = 20.0
+"""Seconds in which an act ends between two chunks: a browser does not wait forever, and the button can be pressed again."""
+RETRY_NAME, CANCEL_NAME, SENT_NAME, NOT_SENT_NAME = "retry", "cancel", "sent", "not-sent"
+BUTTONS: Final = {
+    RETRY_NAME: "Retry",
+    CANCEL_NAME: "Cancel",
+    SENT_NAME: "It was sent",
+    NOT_SENT_NAME: "It was not sent",
+}
+"""The words of each act's button, for one job."""
+LONGEST_TRAIT: Final = 1000
+_FIELDS: Final = {"state": "state", "campaign": "campaign", "class": "job_class", "error_class": "error_class"}
+_PRIVATE: Final = {"order_group": "order_group", "reference": "reference"}
+"""Producers may name these after a person, so the audit log does not have them."""
+
+
+def action_of(name: str, sign_in: SignIn) -> BulkAction:
+    """The action of a button."""
+    if name == RETRY_NAME:
+        return RETRY
+    return CANCEL if name == CANCEL_NAME else resolving(sent=name == SENT_NAME, by=sign_in.user)
+
+
+def acts_on(state: JobState) -> list[str]:
+    """What can be done about a job in this state."""
+    events = JOB_TRANSITIONS[state]
+    decide = [SENT_NAME, NOT_SENT_NAME] if "decide_sent" in events else []
+    return [
+        *decide,
+        *([RETRY_NAME] if "retry" in events else []),
+        *([CANCEL_NAME] if "cancel" in events else []),
+    ]
+
+
+def read_traits(values: Mapping[str, Any]) -> Traits:
+    """The filters of a form that acts can have. Raises UsageError."""
+    device = fields.text(values, "device")
+    return Traits(
+        state=fields.choice(values, "state", JobState),
+        device_ids=None if device is None else [device],
+        campaign=fields.text(values, "campaign"),
+        job_class=fields.word(values, "class", CLASSES),
+        error_class=fields.word(values, "error_class", [one.value for one in ErrorClass]),
+        order_group=fields.text(values, "order_group", longest=LONGEST_TRAIT),
+        reference=fields.text(values, "reference", longest=LONGEST_TRAIT),
+    )
+
+
+def given_of(traits: Traits) -> dict[str, str | None]:
+    """The fields of a form that has these filters."""
+    values = asdict(traits)
+    device = next(iter(traits.device_ids or ()), None)
+    return {"device": device, **{name: values[key] for name, key in {**_FIELDS, **_PRIVATE}.items()}}
+
+
+def questions_of(name: str, state: JobState | None) -> str:
+    """What a person is asked before one job, or those that are chosen, are handled; empty: nothing."""
+    told = "what a journal or a platform reports later changes it no more"
+    twice = (
+        "The message may have reached the recipient; retrying may send it twice." if state == JobState.IN_DOUBT else ""
+    )
+    warning = {
+        RETRY_NAME: twice,
+        SENT_NAME: f"It will be recorded as sent on your word; {told}.",
+        NOT_SENT_NAME: f"It will be recorded as not sent (failed) on your word; {told}.",
+        CANCEL_NAME: "It will not be sent, unless it is retried.",
+    }
+    return warning[name]
+
+
+async def act_on_jobs(
+    site: Site, sign_in: SignIn, name: str, ids: Sequence[int], shown_as: JobState | None
+) -> web.Response:
+    """Act on named jobs, which were shown in this state. Raises SharddError."""
+    action, choice = action_of(name, sign_in), Choice(list(ids), Traits())
+    seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
+    target = f"job {ids[0]}" if len(ids) == 1 else count(len(ids), "job")
+    detail = ", ".join(map(str, ids)) if len(ids) > 1 else ""
+    return await _carry_out(site, sign_in, name, choice, seen=seen, target=target, detail=detail)
+
+
+async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
+    """Act on all jobs that have these traits. Raises SharddError."""
+    if traits == Traits():
+        raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")
+    choice = Choice(None, traits)
+    seen = await look(action_of(name, sign_in), JobAdmin(site.database), choice)
+    given = given_of(traits)
+    shown = [f"{key} {value}" for key, value in given.items() if value and key not in _PRIVATE]
+    hidden = [f"one {key.replace('_', ' ')}" for key in _PRIVATE if given[key]]
+    detail = ", ".join([*shown, *hidden])
+    return await _carry_out(site, sign_in, name, choice, seen=seen, target="jobs", detail=detail)
+
+
+async def _carry_out(
+    site: Site, sign_in: SignIn, name: str, choice: Choice, *, seen: Seen, target: str, detail: str
+) -> web.Response:
+    action, ends = action_of(name, sign_in), time.monotonic() + PATIENCE
+    report = await carry_out(action, JobAdmin(site.database), choice, seen, enough=lambda: time.monotonic() > ends)
+    result = "; ".join([done_words(action, report), *left_words(report)])
+    if report.stopped:
+        result += "; there may be more: do it again"
+    act = name if name in (RETRY_NAME, CANCEL_NAME) else f"resolve {name.replace('-', ' ')}"
+    await site.acted(sign_in, act, target, detail, result=result)
+    if report.done or report.already or not report.left:
+        return site.done(sign_in, result)
+    return site.sorry(sign_in, 409, "; ".join(left_words(report)))

@@ -1,0 +1,73 @@
+"""Jobs in doubt, the oldest first, and the decision of a person for one, for some, or for all that a filter finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from aiohttp import web
+
+from shardd.dashboard import fields
+from shardd.dashboard.job_acts import (
+    NOT_SENT_NAME,
+    RETRY_NAME,
+    SENT_NAME,
+    act_on_jobs,
+    given_of,
+    questions_of,
+    read_traits,
+)
+from shardd.dashboard.sign_ins import SignIn
+from shardd.dashboard.site import Site
+from shardd.errors import ErrorClass, UsageError
+from shardd.pacing import CLASSES
+from shardd.queue.job_admin import JobAdmin
+from shardd.queue.job_search import JobSearch, Question
+from shardd.states import JobState
+
+MOST: Final = 100
+"""Jobs of one page."""
+DECISIONS: Final = {SENT_NAME: "Sent", NOT_SENT_NAME: "Not sent", RETRY_NAME: "Retry"}
+
+
+def routes(site: Site) -> list[web.RouteDef]:
+    """See the module."""
+    search = JobSearch(site.database)
+
+    async def doubts(request: web.Request, sign_in: SignIn) -> web.Response:
+        traits = replace(read_traits(request.query), state=JobState.IN_DOUBT)
+        given = {name: value for name, value in given_of(traits).items() if name != "state"}
+        after = fields.number(request.query, "after") or 0
+        page = await search.oldest(Question(traits=traits), MOST, after=after)
+        return site.page(
+            "doubts.html",
+            sign_in,
+            jobs=page.jobs,
+            total=await JobAdmin(site.database).count_doubts(),
+            given=given,
+            filtered=any(given.values()),
+            on=page.newer and fields.link("/doubts", {**given, "after": page.newer}),
+            unfinished=page.unfinished,
+            first=fields.link("/doubts", given) if after else None,
+            classes=CLASSES,
+            error_classes=list(ErrorClass),
+            decisions=[(name, words, questions_of(name, JobState.IN_DOUBT)) for name, words in DECISIONS.items()],
+            all_of_them={
+                words: fields.link(f"/jobs/all/{name}", {**given, "state": JobState.IN_DOUBT.value})
+                for name, words in DECISIONS.items()
+            },
+        )
+
+    async def decide(request: web.Request, sign_in: SignIn) -> web.Response:
+        name, form = request.match_info["act"], await request.post()
+        if name not in DECISIONS:
+            raise UsageError(f"{name[: fields.QUOTED]!r} is not a decision: {', '.join(DECISIONS)}")
+        chosen = form.getall("id", [])
+        ids = sorted({number for one in chosen if (number := fields.number({"id": one}, "id")) is not None})
+        if not ids:
+            raise UsageError("no job is chosen: tick those that you know about")
+        if len(ids) > MOST:
+            raise UsageError(f"{len(ids)} jobs are chosen: choose at most {MOST}, or all that a filter finds")
+        return await act_on_jobs(site, sign_in, name, ids, JobState.IN_DOUBT)
+
+    return [web.get("/doubts", site.signed_in(doubts)), web.post("/doubts/{act}", site.signed_in(decide))]
