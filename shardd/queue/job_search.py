@@ -25,7 +25,8 @@ BUDGET: Final = 0.045
 FIRST_WINDOW: Final = 20_000
 """Ids: some milliseconds."""
 GROWTH: Final = 4
-LIVE: Final = frozenset(JobState) - FINISHED
+UNSENT: Final = FINISHED - {JobState.SENT}
+"""States of which an index has the ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +131,13 @@ class JobSearch(Statements):
 
 
 def _first_window(question: Question, ids: int) -> int:
-    """Everything, where an index has what is asked for in the order of the ids, or has few; more, where it has most of it."""
+    """Everything, where an index has what is asked for in order, or only that; much, where an index has most of it."""
     traits = question.traits
-    if traits.reference is not None or question == Question(traits=Traits(state=traits.state)):
+    indexed = traits.state in UNSENT
+    alone = question == Question(traits=Traits(state=traits.state)) and (indexed or traits.state is None)
+    if traits.reference is not None or alone:
         return max(1, ids)
-    return FIRST_WINDOW if traits.state in {None, JobState.SENT} | LIVE else 10 * FIRST_WINDOW
+    return 10 * FIRST_WINDOW if indexed else FIRST_WINDOW
 
 
 def _next_window(window: int, took: float, left: float) -> int:
