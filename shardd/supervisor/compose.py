@@ -36,7 +36,7 @@ from shardd.queue.settle import Claim
 from shardd.queue.webhooks import WebhookStore
 from shardd.supervisor.admin.control import Control
 from shardd.supervisor.admin.dashboard import Dashboard
-from shardd.supervisor.admin.node import Node, SystemdReporter
+from shardd.supervisor.admin.node import STATUS_SHARE, Node, SystemdReporter
 from shardd.supervisor.cluster.client_room import Host
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.ownership import Ownership
@@ -423,7 +423,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         ownership,
         renewal,
         *periodic.services,
-        Periodic(steps, "reporting to the other nodes", report, every=config.lease.renew_every),
+        Periodic(steps, "reporting to the other nodes", report, every=config.lease.renew_every, share=STATUS_SHARE),
         router,
         webhooks,
         opt_outs,

@@ -58,7 +58,7 @@ async def open_pools(dsn: str, config: Config, last_server: Identity | None = No
 
     pools = Pools(
         leases=pool(1),
-        queue=pool(5, index_plans=True),
+        queue=pool(6, index_plans=True),
         general=pool(4),
         watch=pool(1),
         opt_outs=pool(2, lock_timeout=INBOUND_LOCK_TIMEOUT),

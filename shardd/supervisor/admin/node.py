@@ -43,6 +43,8 @@ HOPELESS: Final = 2
 """Workers of a shard that died before the start is given up, when no other shard runs."""
 STATUS_EVERY: Final = 1.0
 """Seconds between status lines for systemd."""
+STATUS_SHARE: Final = 30.0
+"""The pause is at least this many times as long as a status takes: it looks at every device, of which there may be 100,000."""
 
 log = get_logger(__name__)
 
@@ -236,7 +238,7 @@ class SystemdReporter(Service):
                 next_watchdog, reported = now + interval, watched
             if now >= next_status:
                 self._report()
-                next_status = now + STATUS_EVERY
+                next_status = now + max(STATUS_EVERY, STATUS_SHARE * (time.monotonic() - now))
             await asyncio.sleep(TICK)
 
     def _report(self) -> None:

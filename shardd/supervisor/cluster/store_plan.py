@@ -11,8 +11,8 @@ from typing import Final
 
 PER_CLIENT: Final = 2
 """Connections that the library keeps to the store for each open client."""
-DAEMON: Final = 20
-"""Connections of a supervisor, at most (`shardd.supervisor.pools`, and one for each channel that it listens to)."""
+DAEMON: Final = 25
+"""Connections of a supervisor (`shardd.supervisor.pools`, and one for each channel that it hears) and its dashboard, at most."""
 COMMANDS: Final = 5
 """For commands and pairings."""
 MOST_POOLED: Final = 20

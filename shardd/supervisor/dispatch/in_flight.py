@@ -46,7 +46,7 @@ class InFlight:
         self._jobs: dict[tuple[int, int], ClaimKey] = {}  # with a worker, by id and token
         self._waiting: dict[ClaimKey, tuple[int, Claim]] = {}  # for the outcome of the claim of that key
         self._ended: list[EndedClaim] = []
-        self._settling: list[EndedClaim] = []
+        self._settling: list[list[EndedClaim]] = []
         self._refused: dict[ClaimKey, tuple[EndedClaim, str]] = {}  # with the error
 
     # ---- with a worker
@@ -97,18 +97,24 @@ class InFlight:
         """Whether claims that ended can be settled now."""
         return bool(self._ended)
 
+    @property
+    def ended(self) -> int:
+        """How many claims that ended can be settled now."""
+        return len(self._ended)
+
     def end(self, ended: EndedClaim) -> None:
         """A claim ended; it waits to be settled."""
         self._ended.append(ended)
 
     def begin_settling(self, most: int) -> list[EndedClaim]:
-        """The next claims to be settled."""
-        self._settling, self._ended = self._ended[:most], self._ended[most:]
-        return self._settling
+        """The next claims to be settled, up to `most`."""
+        batch, self._ended = self._ended[:most], self._ended[most:]
+        self._settling.append(batch)
+        return batch
 
-    def settling_done(self) -> None:
-        """The claims of `begin_settling` are settled, or were given back."""
-        self._settling = []
+    def settling_done(self, batch: list[EndedClaim]) -> None:
+        """The claims that `begin_settling` returned are settled, or were given back."""
+        self._settling = [one for one in self._settling if one is not batch]
 
     def settle_again(self, ended: list[EndedClaim]) -> None:
         """These must be settled once more, before all others."""
@@ -135,7 +141,8 @@ class InFlight:
 
     def _unsettled(self) -> Iterator[EndedClaim]:
         yield from self._ended
-        yield from self._settling
+        for batch in self._settling:
+            yield from batch
         for ended, _ in self._refused.values():
             yield ended
 

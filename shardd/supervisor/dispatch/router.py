@@ -1,7 +1,9 @@
 """The router: the only claimer of this node, from the table to the workers and back.
 
-One loop: settle what ended and claim for the devices that may send, in one round trip and one commit, then hand the jobs to their
-shards. While a cycle is in the database, outcomes gather for the next one, so the batch sizes itself.
+A cycle settles what ended and claims for the devices that may send, in one round trip and one commit, then hands the jobs to
+their shards. While it is in the database, outcomes gather for the next one, so the batch sizes itself. When many have gathered,
+another cycle begins beside it, so that the database works while an answer is handed over; they have no claim and no device in
+common.
 
 When the database does not answer, nothing is lost and nothing is claimed: outcomes wait here (and in the journals). After the
 first answer an audit asks which claims the database has, because a claim may have been committed whose answer never arrived.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -37,9 +39,14 @@ from shardd.supervisor.dispatch.latencies import Latencies
 from shardd.supervisor.dispatch.memory import SentMemory
 from shardd.supervisor.scheduling.scheduler import NO_SHARD, Scheduler
 from shardd.supervisor.services import RETRY_CAP, RETRY_FIRST, Service
-from shardd.tasks import wait_for_event
+from shardd.tasks import end_tasks, wait_for_event
 
 log = get_logger(__name__)
+
+AT_ONCE: Final = 2
+"""Cycles: one is in the database while the answer of the other is handed over."""
+BESIDE: Final = 100
+"""Claims to settle for which a cycle begins beside another one, at least: one for a few costs the database as much."""
 
 LOG_WORDS: Final = {
     Verdict.PERMANENT: "send failed",
@@ -101,6 +108,8 @@ class Router(Service):
         self.lost_claims = (0, float("-inf"))
         """How many claims that no worker had were returned to the queue the last time, and when (monotonic)."""
         self._failures = 0
+        self._cycles: dict[asyncio.Task[None], int] = {}
+        """Under way, with how many claims each settles."""
         self.on_advanced: Callable[[list[WorkHint]], None] = lambda _: None
         """Called with the jobs that joined their lanes, whoever has to send them."""
         self._wake = asyncio.Event()
@@ -197,27 +206,45 @@ class Router(Service):
 
     async def serve(self) -> None:
         """Settle, claim, dispatch; until `stop`."""
-        while True:
-            closing = self._closing
-            if not closing:
-                await self._wait_for_work()
-            try:
-                await self._run_cycle()
-                self._answered()
-            except DatabaseError as error:
-                if closing:
-                    jobs = self._in_flight.waiting()
-                    log.error("not settled at the end; journals know", action="settle", jobs=jobs, error=str(error))
-                    return
-                await self._unanswered(error)
-            if closing and not self._in_flight.has_ended:
-                for claim, why in self._in_flight.refused():
-                    log.error("not settled at the end; its journal knows", action="settle", job=claim.id, error=why)
-                return
+        try:
+            while not await self._take_turn():
+                pass
+        finally:
+            await end_tasks(self._cycles)
+
+    async def _take_turn(self) -> bool:
+        """Begin a cycle when there is work; returns whether that was the last one."""
+        closing = self._closing
+        if not closing:
+            await self._wait_for_work()
+        try:
+            await self._end_cycles(all_=closing or self._must_be_alone)
+            if self._must_be_alone:
+                await self._check_claims()
+            if not self._cycles or self._may_begin_beside:
+                self._begin_cycle()
+            if closing:
+                await self._end_cycles(all_=True)
+        except DatabaseError as error:
+            if closing:
+                jobs = self._in_flight.waiting()
+                log.error("not settled at the end; journals know", action="settle", jobs=jobs, error=str(error))
+                return True
+            await self._unanswered(error)
+        if closing and not self._in_flight.has_ended:
+            for claim, why in self._in_flight.refused():
+                log.error("not settled at the end; its journal knows", action="settle", job=claim.id, error=why)
+            return True
+        return False
 
     async def _wait_for_work(self) -> None:
-        audit = self._audit.due or self._audit.under_way
-        if self._in_flight.has_ended or audit or self._unchecked or self._doubts_unchecked:
+        """Until another cycle may begin, or one has ended."""
+        while self._cycles:
+            if any(cycle.done() for cycle in self._cycles) or self._may_begin_beside:
+                return
+            await self._wake.wait()
+            self._wake.clear()
+        if self._in_flight.has_ended or self._must_be_alone:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -228,9 +255,33 @@ class Router(Service):
             await wait_for_event(self._wake, wait)
         self._wake.clear()
 
-    async def _run_cycle(self) -> None:
+    @property
+    def _must_be_alone(self) -> bool:
+        """Whether claims have to be compared with the database's, which no cycle may change meanwhile."""
+        return self._audit.due or self._audit.under_way or bool(self._unchecked) or self._doubts_unchecked
+
+    @property
+    def _may_begin_beside(self) -> bool:
+        """Whether a cycle may begin although others are under way: for half as many claims as each of them."""
+        least = max(BESIDE, *(settled // 2 for settled in self._cycles.values())) if self._cycles else 0
+        return len(self._cycles) < AT_ONCE and not self._must_be_alone and self._in_flight.ended >= least
+
+    async def _end_cycles(self, *, all_: bool) -> None:
+        """Forget cycles that have ended; `all_`: wait for the others. Raises DatabaseError, of one that had no answer."""
+        if all_ and self._cycles:
+            await asyncio.wait(self._cycles)
+        done = [cycle for cycle in self._cycles if cycle.done()]
+        for cycle in done:
+            del self._cycles[cycle]
+        errors = [error for cycle in done if (error := cycle.exception()) is not None]
+        # A defect ends the supervisor, whatever else there is.
+        for error in sorted(errors, key=lambda error: isinstance(error, DatabaseError)):
+            raise error
+
+    async def _check_claims(self) -> None:
+        """Compare the claims of this node with the database's, while no cycle is under way. Raises DatabaseError."""
         if self._audit.due:
-            await self._cycle([])
+            await self._cycle(self._in_flight.begin_settling(4 * self._batch()), [])
             self._audit.begin()
         while self._audit.under_way:
             self._return_lost(await self._audit.page())
@@ -242,6 +293,9 @@ class Router(Service):
         if self._doubts_unchecked:
             await self._return_doubts()
             self._doubts_unchecked = False
+
+    def _begin_cycle(self) -> None:
+        """Begin one, if there is work."""
         if time.monotonic() >= self._retry_refused_at:
             self._in_flight.retry_refused()
         requests: list[ClaimRequest] = []
@@ -251,10 +305,12 @@ class Router(Service):
                 self._scheduler.claim_failed(held, time.monotonic())
                 requests = [request for request in requests if not self._audit.holds(request)]
         if requests or self._in_flight.has_ended:
-            await self._cycle(requests)
+            batch = self._in_flight.begin_settling(4 * self._batch())
+            cycle = asyncio.create_task(self._cycle(batch, requests))
+            cycle.add_done_callback(lambda _: self._wake.set())
+            self._cycles[cycle] = len(batch)
 
-    async def _cycle(self, requests: list[ClaimRequest]) -> None:
-        batch = self._in_flight.begin_settling(4 * self._batch())
+    async def _cycle(self, batch: list[EndedClaim], requests: list[ClaimRequest]) -> None:
         began = time.monotonic()
         try:
             cycle, refused = await self._writer.write(batch, requests)
@@ -264,7 +320,8 @@ class Router(Service):
             self._audit.unanswered(requests)
             raise
         finally:
-            self._in_flight.settling_done()
+            self._in_flight.settling_done(batch)
+        self._answered()
         now = time.monotonic()
         if requests:
             self.latencies.claim.observe(now - began)
@@ -275,7 +332,8 @@ class Router(Service):
         for ended in batch:
             self.latencies.settle.observe(now - ended.at)
         self._scheduler.claimed(requests, cycle.claimed, now)
-        for device_id, lane, position in cycle.advanced:
+        asked = {(request.device_id, request.lane) for request in requests}
+        for device_id, lane, position in (*cycle.advanced, *_released(batch, asked)):
             self._scheduler.hint(device_id, lane, position, now)
         if cycle.advanced:
             self.on_advanced(cycle.advanced)
@@ -418,6 +476,15 @@ class Router(Service):
             log.info("database answers again", action="database", tries=self._failures)
         self._failures = 0
         self.database_error = None
+
+
+def _released(batch: Iterable[EndedClaim], asked: Collection[tuple[str, str]]) -> Iterator[WorkHint]:
+    """Jobs that are in their lanes again, which a claim beside this one could not see yet; not of lanes that it claimed from."""
+    for ended in batch:
+        claim, decision = ended.claim, ended.decision
+        back = isinstance(decision, Release) and decision.due_at is None
+        if back and (claim.device_id, claim.lane) not in asked:
+            yield claim.device_id, claim.lane, (claim.ord, claim.id)
 
 
 def _ended(claim: Claim, verdict: Verdict, error: str | None = None, error_class: ErrorClass | None = None) -> Outcome:

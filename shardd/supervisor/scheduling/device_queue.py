@@ -137,6 +137,8 @@ class DeviceQueue:
     """Account whose rate limit it shares; None: its own."""
     tally: Tally = field(default_factory=Tally)
     in_flight: int = 0
+    claiming: bool = False
+    """A claim request for one of its lanes is under way: until it is answered, its pace allows no other."""
     own_backoff_until: float = 0.0
     backoff_error: str | None = None
     """Error that caused the last backoff."""

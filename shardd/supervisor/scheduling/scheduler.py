@@ -247,7 +247,7 @@ class Scheduler:
                 continue
             if not self._openings[queue.shard].admit(queue):
                 continue
-            lane.hinted, lane.claiming = None, True
+            lane.hinted, lane.claiming, queue.claiming = None, True, True
             take = min(room, queue.free_room)
             # The next job matters only to the choice between lanes.
             peek = take == 1 and queue.has_choice
@@ -266,6 +266,7 @@ class Scheduler:
             queue = self.queues.get(request.device_id)
             if queue is None:
                 continue
+            queue.claiming = False
             found = got.get((request.device_id, request.lane), [])
             then = found[-1].next if found else None
             more = then is not None if request.peek else len(found) >= request.room
@@ -281,7 +282,7 @@ class Scheduler:
         for request in requests:
             if (queue := self.queues.get(request.device_id)) is not None:
                 lane = queue.lane(request.lane)
-                lane.has_work, lane.claiming = True, False
+                lane.has_work, lane.claiming, queue.claiming = True, False, False
                 self._end_opening(queue, now)
                 self._offer(queue, now)
 
@@ -342,6 +343,7 @@ class Scheduler:
         """Whether it would be claimed for, its pace and backoff permitting."""
         return (
             queue.has_work
+            and not queue.claiming
             and queue.free_room > 0
             and queue.can_send
             and queue.shard in self._epochs

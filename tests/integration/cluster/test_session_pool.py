@@ -16,6 +16,7 @@ from shardd.pgbouncer import PgBouncerError
 from shardd.supervisor.cluster import session_pool
 from shardd.supervisor.cluster.client_room import Host
 from shardd.supervisor.cluster.session_pool import SessionPool
+from shardd.supervisor.cluster.store_plan import COMMANDS, DAEMON
 from shardd.supervisor.scheduling.current_config import CurrentConfig
 from shardd.supervisor.services import Steps
 from shardd.transports.whatsapp.sessions.dsn import sessions_dsn
@@ -23,7 +24,7 @@ from tests.support.daemon import wait_gone
 from tests.support.servers import PGBOUNCER, Server
 
 DEVICES = 10
-ROOM = 30
+ROOM = DAEMON + COMMANDS + 5
 """Connections that the login may have: five for clients, after those of the daemon and of commands."""
 
 

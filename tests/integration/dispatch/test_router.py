@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -33,6 +34,7 @@ from shardd.queue.jobs import Jobs
 from shardd.queue.records import ClaimedJob
 from shardd.queue.settle import JobBackoff
 from shardd.states import JobState, Verdict
+from shardd.supervisor.dispatch import router as router_module
 from shardd.supervisor.dispatch.cycle_writer import REDUCED
 from shardd.supervisor.dispatch.in_flight import InFlight, PoisonJobs
 from shardd.supervisor.dispatch.lost_commits import LostCommits
@@ -115,6 +117,7 @@ class Node:
         pace: Pace | None = None,
         room: int = 1,
         opt_out_check: CheckOptOuts | None = None,
+        batch: int = 50,
     ) -> None:
         self.database = database
         self.jobs = Jobs(database)
@@ -130,7 +133,7 @@ class Node:
         self.router = self.workers.router = Router(
             incarnation=RUN, jobs=self.jobs, scheduler=self.scheduler, in_flight=self.in_flight, poison=PoisonJobs(),
             memory=self.memory, send=self.workers.send,
-            may_claim=self._may_claim, batch=lambda: 50, backoff=lambda: JobBackoff(first=5, cap=600),
+            may_claim=self._may_claim, batch=lambda: batch, backoff=lambda: JobBackoff(first=5, cap=600),
             opt_out_check=opt_out_check or nobody_opted_out, defect=lambda _: None,
         )  # fmt: skip
         self.task = asyncio.create_task(self.router.run())
@@ -177,6 +180,124 @@ async def node(database: Database, epoch: int) -> AsyncIterator[Node]:
     yield node
     if not node.task.done():
         await node.end()
+
+
+# ---- two cycles at a time
+
+
+@contextlib.contextmanager
+def locked(dsn: str, job: int) -> Iterator[Callable[[], Any]]:
+    """Somebody's transaction holds a job's row; yields what ends it."""
+    with psycopg.connect(dsn) as holder:
+        holder.execute("SELECT FROM shardd.jobs WHERE id = %s FOR UPDATE", [job])
+        yield holder.rollback
+
+
+async def test_while_one_cycle_waits_for_the_database_another_settles(
+    dsn: str, database: Database, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_module, "BESIDE", 5)
+    node = Node(database, room=20)
+    node.workers.answer = lambda _: None
+    first, *others = insert_jobs(dsn, "a", 6)
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.held) == 6)
+    with locked(dsn, first) as unlock:
+        node.router.outcomes(0, [outcome(job) for _, job in node.workers.held if job.id == first])
+        await until(lambda: is_blocked(dsn))
+        node.router.outcomes(0, [outcome(job) for _, job in node.workers.held if job.id != first])
+        await node.workers.until(lambda: len(node.workers.settled) == 5)
+        assert {job for job, _ in node.workers.settled} == set(others)
+        unlock()
+    await node.settled()
+    assert Counter(states(dsn).values()) == {"sent": 6}
+    await node.end()
+
+
+async def test_a_job_that_goes_back_is_claimed_again_though_a_claim_beside_could_not_see_it(
+    dsn: str, database: Database, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody scans here, which would find it, too."""
+    monkeypatch.setattr(router_module, "BESIDE", 1)
+    add_devices(dsn, "c", "d")
+    node = Node(database, batch=1)
+    node.workers.answer = lambda job: None if job.attempt == 1 else outcome(job)
+    back, slow, other = (insert_jobs(dsn, name)[0] for name in ("a", "b", "c"))
+    await node.begin(epoch)
+    await node.workers.until(lambda: len(node.workers.held) == 3)
+    by_id = {job.id: job for _, job in node.workers.held}
+    (first,) = insert_jobs(dsn, "d")
+    (hint,) = (found for found in await find_work(node.jobs) if found[0] == "d")
+    with locked(dsn, slow) as unlock:
+        # The cycle that returns it claims only for the device that has waited longer, and waits.
+        node.scheduler.hint(*hint, time.monotonic())
+        node.router.outcomes(0, [outcome(by_id[back], Verdict.RETURNED), outcome(by_id[slow])])
+        await until(lambda: is_blocked(dsn))
+        node.router.outcomes(0, [outcome(by_id[other])])
+        await node.workers.until(lambda: (other, 1) in node.workers.settled)
+        unlock()
+    await node.workers.until(lambda: any(job.id == back and job.attempt == 2 for job in node.workers.got))
+    node.workers.end_held()
+    await node.settled()
+    assert row_of(dsn, first)["state"] == "sent"
+    await node.end()
+
+
+async def test_claims_are_compared_with_the_database_only_while_no_cycle_is_under_way(
+    dsn: str, database: Database, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose answer is being handed over would be taken for a claim that no worker has."""
+    monkeypatch.setattr(router_module, "BESIDE", 1)
+    answered, go_on, compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slowly(claimed: Sequence[ClaimedJob], _: float) -> set[int]:
+        if claimed[0].claim.device_id == "a":
+            answered.set()
+            await go_on.wait()
+        return set()
+
+    node = Node(database, opt_out_check=slowly)
+    node.workers.answer = lambda _: None
+    live_claims = node.jobs.live_claims
+
+    async def live(*args: Any) -> Any:
+        compared.set()
+        return await live_claims(*args)
+
+    monkeypatch.setattr(node.jobs, "live_claims", live)
+    (other,) = insert_jobs(dsn, "b")
+    await node.begin(epoch)
+    await node.workers.until(lambda: node.workers.held)
+    (job,) = insert_jobs(dsn, "a")
+    with locked(dsn, other) as unlock:
+        await node.find_work()
+        async with asyncio.timeout(HANG):
+            await answered.wait()
+        node.workers.end_held()
+        await until(lambda: is_blocked(dsn))  # the second of two cycles
+        node.router.check_claims(await live_claims([job], RUN), [])
+        unlock()
+        await node.workers.until(lambda: node.workers.settled)
+    for _ in range(50):  # turns of the loop: it would be asked in the first few
+        await asyncio.sleep(0)
+    assert not compared.is_set()
+    go_on.set()
+    async with asyncio.timeout(HANG):
+        await compared.wait()
+    await node.workers.until(lambda: node.workers.held)
+    node.workers.end_held()
+    await node.settled()
+    assert [(each.id, each.attempt) for each in node.workers.got] == [(other, 1), (job, 1)]
+    await node.end()
+
+
+def is_blocked(dsn: str) -> bool:
+    """Whether a session of the test's database waits for a lock."""
+    with connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return found.rowcount > 0
 
 
 # ---- from the table to the workers and back

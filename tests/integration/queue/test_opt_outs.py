@@ -209,6 +209,32 @@ async def test_a_worker_is_told_what_goes_to_them_all_the_same(dsn: str, databas
     ]
 
 
+@pytest.mark.parametrize("exempt", [[], ["service"], ["service", "reply"]])
+async def test_a_claim_decides_as_the_function_does_that_admits_jobs(
+    dsn: str, database: Database, owner: Connection, exempt: list[str]
+) -> None:
+    """The claim has the rule of shardd.opted_out in its own words."""
+    add_devices(dsn, "d1")
+    epoch = await take_epoch(database)
+    await OptOuts(database).configure(exempt, {})
+    classes = ("marketing", "service", "reply")
+    opted_out, forgotten, neither = (f"+62812345678{n}" for n in range(3))
+    for name in classes:
+        for to in (opted_out, forgotten, neither):
+            insert_jobs(dsn, "d1", 4, recipient=to, **of(name))
+    owner.execute("UPDATE shardd.jobs SET confirms = id % 2 = 1, resend_of = CASE WHEN id % 4 > 1 THEN 1 END")
+    owner.execute(INSERT, [opted_out])
+    owner.execute("INSERT INTO shardd.pseudonym_key (inside, outside) VALUES (%s, %s)", [b"i" * 64, b"o" * 64])
+    owner.execute("INSERT INTO shardd.forgotten (pseudonym) VALUES (shardd.pseudonym(%s))", [forgotten[1:]])
+    rows = owner.execute(
+        "SELECT id, shardd.opted_out(address, CASE WHEN resend_of IS NULL THEN class ELSE '' END, confirms) FROM shardd.jobs"
+    ).fetchall()
+    assert {True, False} == {is_out for _, is_out in rows}
+    asks = [ClaimRequest("d1", f"/{name}", epoch, FIRST_POSITION, 20) for name in classes]
+    cycle = await Jobs(database).cycle(Settlement(), asks)
+    assert {taken.claim.id: taken.opted_out for taken in cycle.claimed} == dict(rows)
+
+
 # ---- what devices hear
 
 

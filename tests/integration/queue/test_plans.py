@@ -37,6 +37,7 @@ PROBED = {
     "jobs_foremost": {"producer", "order_group"},
     "jobs_campaign": {"campaign"},
     "contacts_pkey": {"device_group", "address"},
+    "opt_outs_pkey": {"address"},
     "campaigns_pkey": {"id"},
     "archive_id": {"id"},
     "archive_producer_order_group_id": {"producer", "order_group"},

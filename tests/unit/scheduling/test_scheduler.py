@@ -170,6 +170,17 @@ def test_a_take_over_does_not_forget_the_gap() -> None:
     assert asked(scheduler, 108.0) == ["a"]
 
 
+def test_a_device_is_claimed_for_once_at_a_time_whatever_comes_meanwhile() -> None:
+    scheduler = ready(device("a", gap_min=10.0, gap_max=10.0))
+    requests = scheduler.next_requests(10, 0.0)
+    scheduler.hint("a", "/service", (1, 2), 0.0)  # another lane, while the database claims from the first one
+    assert asked(scheduler) == []
+    scheduler.claimed(requests, [], 0.0)
+    assert asked(scheduler) == ["a"]
+    scheduler.claim_failed(requests, 0.0)
+    assert asked(scheduler) == ["a"]
+
+
 def test_with_a_gap_there_is_one_in_hand_however_much_room_the_transport_has() -> None:
     assert [ask.room for ask in ready(device("a"), room=5).next_requests(10, 0.0)] == [5]
     assert [ask.room for ask in ready(device("a", gap_min=1.0, gap_max=1.0), room=5).next_requests(10, 0.0)] == [1]
