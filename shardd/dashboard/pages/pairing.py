@@ -19,6 +19,7 @@ import segno
 from aiohttp import web
 
 from shardd.dashboard.linking import LAST, Kind, Linking, OpenLink, Shown
+from shardd.dashboard.misses import Misses
 from shardd.dashboard.site import FORM_TOKEN, HEADERS, Site
 from shardd.dashboard.words_of_pairing import AGAIN, FOR_OWNER
 from shardd.errors import SharddError, UsageError
@@ -64,6 +65,7 @@ class _Pages:
     def __init__(self, site: Site, linking: Linking) -> None:
         self._site = site
         self._linking = linking
+        self._misses = Misses()
 
     def guarded(self, handler: Handler) -> Handler:
         """With words for the case that something does not answer, such as the database."""
@@ -81,11 +83,15 @@ class _Pages:
 
     async def link(self, request: web.Request) -> web.StreamResponse:
         """The first page of a link."""
+        if self._misses.are_too_many(self._site.gate.address(request)):
+            return self._too_many()
         found = await self._unopened(request)
         return await self._elsewhere(request) if found is None else self._first_page(request, found)
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Make the link that of this browser, and begin."""
+        if self._misses.are_too_many(self._site.gate.address(request)):
+            return self._too_many()
         found = await self._unopened(request)
         if found is None:
             return await self._elsewhere(request)
@@ -111,6 +117,7 @@ class _Pages:
         """The answer to a link that cannot be opened: its own browser goes on where it was."""
         if await self._linking.of(request.cookies.get(COOKIE)) is not None:
             return web.Response(status=303, headers={"Location": PATH})
+        self._misses.add(self._site.gate.address(request))
         return self._dead()
 
     def _first_page(
@@ -118,6 +125,10 @@ class _Pages:
     ) -> web.Response:
         values = {"action": request.path, "error": error, "number": number, "ends": _ends(link.left)}
         return self._site.page("pairing/link.html", None, status=422 if error else 200, link=link, **values)
+
+    def _too_many(self) -> web.Response:
+        words = "Too many links that do not work were opened from here. Wait a minute."
+        return self._site.page("pairing/dead.html", None, status=429, words=words)
 
     def _dead(self) -> web.Response:
         return self._site.page("pairing/dead.html", None, status=_DEAD)

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 import zxingcpp
+from aiohttp import web
 from axe_playwright_python.async_playwright import Axe
 from PIL import Image
 from playwright.async_api import Browser, Page, expect
 
+from shardd.config import load_config
+from shardd.dashboard.api.api import Api
+from shardd.dashboard.app import all_routes
+from shardd.dashboard.linking import Linking
+from shardd.dashboard.live import Live
+from shardd.dashboard.misses import MOST
+from shardd.dashboard.pages import pairing
+from shardd.dashboard.site import FORM_TOKEN, Site
+from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.pairing.context import session_settings
+from shardd.queue.database import Database
+from shardd.supervisor.admin.dashboard import Access
 from tests.fixtures.browser import free_port, sign_in
 from tests.fixtures.pairing import Place
 from tests.support.daemon import PATIENCE, wait_gone
@@ -107,6 +125,236 @@ async def test_an_operator_makes_a_link_and_the_phones_owner_scans_the_code_on_t
     await expect(page.locator("#phones").get_by_role("row", name="shop")).to_contain_text("linked")
     await page.goto(link)
     await expect(status(page)).to_contain_text(DEAD)
+
+
+async def test_a_code_is_typed_on_the_phone_and_a_number_that_is_none_is_said_before(
+    lot: Place, owner: Page, fresh_number: str
+) -> None:
+    await owner.goto(await make_link(lot))
+    number = owner.get_by_label("Number of the phone")
+    await number.fill("12")
+    await owner.get_by_role("button", name="Get a code to type").click()
+    await expect(owner.get_by_role("alert")).to_contain_text("12")
+    assert await no_violations(owner) == []
+    await number.fill(f"+{fresh_number[:2]} {fresh_number[2:]}")
+    await owner.get_by_role("button", name="Get a code to type").click()
+    code = owner.locator("p.code")
+    await expect(code).to_be_visible(timeout=PATIENCE * 1000)
+    assert await no_violations(owner) == []
+    assert await lot.control.enter_code(fresh_number, await code.inner_text()) == "paired"
+    await expect(status(owner)).to_contain_text("Done", timeout=PATIENCE * 1000)
+    assert await no_violations(owner) == []
+    assert lot.row("shop") == (f"{fresh_number}:1@s.whatsapp.net", "ready", None)
+
+
+async def test_a_code_that_nobody_scans_is_replaced_and_what_is_being_typed_stays(
+    lot: Place, owner: Page, fresh_number: str
+) -> None:
+    await owner.goto(await make_link(lot))
+    await owner.get_by_role("button", name="Show a QR code").click()
+    first = await scan_screen(owner)
+    picture = owner.get_by_role("img", name="QR code")
+    before = await picture.get_attribute("src")
+    assert before is not None
+    await owner.get_by_text("This does not work").click()
+    await owner.get_by_label("Number of the phone").fill("+62 81")
+    # WhatsApp shows the first code for a minute.
+    await expect(picture).not_to_have_attribute("src", before, timeout=2 * PATIENCE * 1000)
+    await expect(owner.get_by_label("Number of the phone")).to_have_value("+62 81")
+    await owner.evaluate("scrollTo(0, 0)")
+    second = await scan_screen(owner)
+    assert second != first
+    await lot.control.scan(second, fresh_number)
+    await expect(status(owner)).to_contain_text("Done", timeout=PATIENCE * 1000)
+
+
+async def test_the_owner_reads_why_a_phone_is_not_linked_and_no_name_of_another_device(
+    lot: Place, owner: Page, fresh_number: str
+) -> None:
+    other = str(int(fresh_number) + 500_000)
+    await lot.add_paired("secret-name", fresh_number, index=7)
+    await owner.goto(await make_link(lot))
+    await owner.get_by_role("button", name="Show a QR code").click()
+    await lot.control.scan(await scan_screen(owner), fresh_number)
+    await expect(status(owner)).to_contain_text("already linked here", timeout=PATIENCE * 1000)
+    assert "secret-name" not in await owner.content()
+    assert lot.row("shop") == (None, "unpaired", None)
+
+    await lot.add_paired("shop2", other)
+    await owner.goto(await make_link(lot, "shop2"))
+    await owner.get_by_role("button", name="Show a QR code").click()
+    await lot.control.scan(await scan_screen(owner), str(int(other) + 1))
+    await expect(status(owner)).to_contain_text("a phone with another number", timeout=PATIENCE * 1000)
+    assert other not in await owner.content()
+    assert await no_violations(owner) == []
+
+
+async def test_a_link_is_its_first_browsers_and_all_that_do_not_work_say_the_same(
+    lot: Place, browser: Browser, owner: Page
+) -> None:
+    for device in ("revoked", "replaced", "ended"):
+        lot.add(device)
+    link = await make_link(lot)
+    dead = {device: await make_link(lot, device) for device in ("revoked", "replaced", "ended")}
+    dead["unknown"] = link[:-43] + "x" * 43
+    dead["odd"] = link[:-43] + "..%2fdevices"
+    assert await make_link(lot, "replaced") != dead["replaced"]
+    lot.producer.execute("DELETE FROM shardd.pairing_links WHERE device_id = 'revoked'")
+    lot.producer.execute("UPDATE shardd.pairing_links SET ends_at = now() WHERE device_id = 'ended'")
+    await owner.goto(link)
+    # Who only looks does not use it up.
+    dead["foreign"] = link
+    async with other_browser(browser) as second:
+        await second.goto(link)
+        await expect(second.get_by_role("button", name="Show a QR code")).to_be_visible()
+        await owner.get_by_role("button", name="Show a QR code").click()
+        await scan_screen(owner)
+        await second.get_by_role("button", name="Show a QR code").click()
+        await expect(status(second)).to_contain_text(DEAD)
+        answers = set()
+        for url in dead.values():
+            answer = await second.request.get(url)
+            answers.add((answer.status, await answer.text()))
+        assert len(answers) == 1
+        assert "shop" not in answers.pop()[1]
+        for _ in range(MOST):
+            answer = await second.request.get(link)
+        assert answer.status == 429
+        await second.goto(link.rpartition("/")[0])
+        await expect(status(second)).to_contain_text(DEAD)
+    await owner.reload()
+    await scan_screen(owner)
+    lot.producer.execute("DELETE FROM shardd.pairing_links WHERE device_id = 'shop'")
+    (pid,) = pairing_pids(lot)
+    await expect(status(owner)).to_contain_text("does not work any more", timeout=PATIENCE * 1000)
+    await wait_gone(pid)
+
+
+async def test_the_cookie_of_a_link_opens_no_other_page(lot: Place, owner: Page) -> None:
+    link = await make_link(lot)
+    await owner.goto(link)
+    await owner.get_by_role("button", name="Show a QR code").click()
+    await scan_screen(owner)
+    (cookie,) = await owner.context.cookies()
+    assert (cookie.get("path"), cookie.get("httpOnly"), cookie.get("sameSite")) == ("/pair", True, "Lax")
+    site = link.partition("/pair/")[0]
+    others = [one for one in every_route(lot) if not one.path.startswith(("/pair", "/static/"))]
+    assert len(others) > 10
+    secret = link.rpartition("/")[2]
+    value = cookie.get("value")
+    headers = {
+        "Cookie": f"{pairing.COOKIE}={value}; shardd={value}; shardd-8484={value}",
+        FORM_TOKEN: str(value),
+        "Authorization": f"Bearer {secret}",
+    }
+    async with aiohttp.ClientSession() as session:
+        for route in others:
+            path = re.sub(r"\{(\w+)[^}]*\}", "1", route.path)
+            method = "GET" if route.method == "*" else route.method
+            async with session.request(method, site + path, headers=headers, allow_redirects=False) as answer:
+                public = route.path.startswith("/sign-in")
+                text = await answer.text()
+            assert answer.status in {401, 403, 404} or (public and answer.status < 500), (route.method, path)
+            assert "Shop Berlin" not in text, path
+
+
+async def test_a_pairing_ends_with_its_page_and_is_tried_again_after_its_process_was_killed(
+    lot: Place, owner: Page, fresh_number: str
+) -> None:
+    await owner.goto(await make_link(lot))
+    await owner.get_by_role("button", name="Show a QR code").click()
+    await scan_screen(owner)
+    (pid,) = pairing_pids(lot)
+    os.kill(pid, signal.SIGKILL)
+    await expect(status(owner)).to_contain_text("ended unexpectedly", timeout=PATIENCE * 1000)
+    assert await no_violations(owner) == []
+    await owner.get_by_role("button", name="Show a QR code").click()
+    await scan_screen(owner)
+    (pid,) = pairing_pids(lot)
+    tab = await owner.context.new_page()
+    await owner.close()
+    await wait_gone(pid)
+    assert (lot.row("shop"), lot.sessions()) == ((None, "unpaired", None), [])
+    # The same browser may come back while its link works.
+    (dashboard,) = lot.daemon.dashboard_pids()
+    os.kill(dashboard, signal.SIGKILL)
+    await wait_gone(dashboard)
+    await tab.goto(f"http://{lot.daemon.settings['dashboard']['listen']}/pair")
+    await tab.get_by_role("button", name="Show a QR code").click()
+    await lot.control.scan(await scan_screen(tab), fresh_number)
+    await expect(status(tab)).to_contain_text("Done", timeout=PATIENCE * 1000)
+
+
+async def test_a_list_of_devices_becomes_a_list_of_links(lot: Place, page: Page) -> None:
+    lot.producer.add_devices(1)
+    site = await sign_in(page, lot.daemon)
+    await page.goto(f"{site}/phones")
+    await page.get_by_text("Links for many devices").click()
+    await page.get_by_label("or a CSV file").set_input_files(
+        {
+            "name": "list.csv",
+            "mimeType": "text/csv",
+            "buffer": b"Device;Transport;Shop\nshop;;1\nnew;whatsapp;2\nd1;;\nnone;;\n",
+        }
+    )
+    await page.get_by_role("button", name="Make links").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download as CSV").click()
+    rows = {row["device"]: row for row in read_csv(Path(await (await download.value).path()))}
+    assert list(rows) == ["shop", "new", "d1", "none"]
+    assert all(rows[one]["link"].startswith(f"{site}/pair/") and rows[one]["ends_at"] for one in ("shop", "new"))
+    assert "sends by sandbox" in rows["d1"]["error"]
+    assert "unknown" in rows["none"]["error"]
+    assert lot.row("new") == (None, "unpaired", None)
+    assert await no_violations(page) == []
+    await page.reload()
+    assert rows["shop"]["link"] not in await page.content()
+    await page.get_by_role("button", name="Revoke the link of shop").click()
+    await expect(page.locator("#done")).to_contain_text("device shop does not work any more")
+    answer = await page.request.get(rows["shop"]["link"])
+    assert answer.status == 410
+    acts = lot.producer.execute("SELECT act, target, detail FROM shardd.acts WHERE act <> 'sign in' ORDER BY id")
+    assert acts == [
+        ("add devices", "device new", ""),
+        ("make pairing links", "2 of 4 devices", "for 15 minutes"),
+        ("revoke pairing link", "device shop", ""),
+    ]
+    stored = repr(lot.producer.execute("SELECT * FROM shardd.acts")) + lot.daemon.log_file.read_text()
+    assert all(row["link"].rpartition("/")[2] not in stored for row in rows.values() if row["link"])
+
+
+async def test_links_on_the_command_line(lot: Place) -> None:
+    lot.producer.add_devices(1)
+    made = await lot.shardd("device", "link", "--json", "--minutes=60", "shop", "d1", "none")
+    assert made.code == 64
+    (one,) = made.json
+    assert (one["device"], "/pair/" in one["link"]) == ("shop", True)
+    assert made.err == ("device none: unknown\ndevice d1: no link was made: only whatsapp devices have a phone\n")
+    wrong = await lot.shardd("device", "link", "shop", "--minutes=7")
+    assert wrong.code == 64
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def every_route(place: Place) -> list[web.RouteDef]:
+    """What the dashboard answers, from its own table."""
+    database = Database(place.producer.dsn)
+    settings = session_settings(load_config(place.daemon.config_file), "")
+    site = Site("test", database, SupervisorClient(place.daemon.socket), Access(listen=""))
+    live = Live(database, database, site.sign_ins.lasts)
+    return all_routes(site, live, Api(site, database), Linking(settings, database, lambda: database))
+
+
+@asynccontextmanager
+async def other_browser(browser: Browser) -> AsyncIterator[Page]:
+    context = await browser.new_context()
+    try:
+        yield await context.new_page()
+    finally:
+        await context.close()
 
 
 async def no_violations(page: Page) -> list[str]:
