@@ -90,12 +90,14 @@ class Story:
         self.begun: set[str] = set()
         self.deliveries: list[Delivery] = []
         self.receiver = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.dashboard = f"127.0.0.1:{free_port()}"
         self.instead = {
             "$PWD/.venv/bin": str(PROGRAM.parent),
             "config/demo.yaml": str(self.config),
             "/var/lib/shardd": str(self.state_dir),
             "/srv/inbox": str(folder / "inbox"),
             "postgresql://…": shlex.quote(old.dsn),
+            "127.0.0.1:8484": self.dashboard,
         }
         """What stands for what the pages name."""
         (folder / "inbox").mkdir()
@@ -219,6 +221,7 @@ class Story:
         config |= {
             "state_dir": str(self.state_dir),
             "shards": 2,
+            "dashboard": {"listen": self.dashboard},
             "webhooks": {
                 "crm": {
                     "url": f"http://127.0.0.1:{self.receiver.server_port}/hooks/shardd",

@@ -17,6 +17,7 @@ CHAPTERS: Final = {
     "Run": (
         "operate",
         "dashboard",
+        "api",
         "failures",
         "producers",
         "several-hosts",

@@ -90,7 +90,10 @@ class LookCalls:
 
     async def status(self, _: Call) -> Any:
         """As `shardd status`."""
-        return msgspec.to_builtins(await self._site.supervisor.status())
+        try:
+            return msgspec.to_builtins(await self._site.supervisor.status())
+        except SharddError as error:
+            raise ProblemError(SUPERVISOR, str(error)) from error
 
     async def nodes(self, _: Call) -> Any:
         """As `shardd cluster list`."""
@@ -99,7 +102,7 @@ class LookCalls:
     async def devices(self, call: Call) -> Any:
         """As `shardd device list`."""
         asked: DeviceFilter = call.query
-        settings = await self._site.supervisor.settings()
+        settings = await self._settings()
         question = DeviceQuestion(
             state=asked.state, transport=asked.transport, device_group=asked.group, search=asked.search
         )
@@ -110,7 +113,7 @@ class LookCalls:
 
     async def device(self, call: Call) -> Any:
         """As `shardd device show`."""
-        settings = await self._site.supervisor.settings()
+        settings = await self._settings()
         found = await self.find_device(call, settings.warm_days)
         return _device(found, settings) | outlook_json(await self._outlook(found, settings))
 
@@ -137,7 +140,7 @@ class LookCalls:
 
     async def webhooks(self, _: Call) -> Any:
         """As `shardd webhook list`."""
-        configured = (await self._site.supervisor.settings()).node.webhooks
+        configured = (await self._settings()).node.webhooks
         rows = {row.name: row for row in await WebhookAdmin(self._site.database).all(COUNT_MOST + 1)}
         found = []
         for name in sorted({*rows, *configured}):
@@ -150,6 +153,12 @@ class LookCalls:
         asked: OptOutFilter = call.query
         admin = OptOutAdmin(self._site.database)
         return {"opt_outs": await admin.newest(asked.limit, source=asked.source, device_id=asked.device)}
+
+    async def _settings(self) -> Settings:
+        try:
+            return await self._site.supervisor.settings()
+        except SharddError as error:
+            raise ProblemError(SUPERVISOR, str(error)) from error
 
     async def _outlook(self, device: DeviceRow, settings: Settings) -> Outlook:
         pace = device_pace(settings.pacing, device)

@@ -1,0 +1,110 @@
+"""A token that operates does what the pages and commands do, and the audit log says so."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.fixtures.api import HELLO, MakeProgram
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+from tests.support.queue_rows import connect
+
+
+def acts(producer: Producer) -> list[tuple[str, str, str, str, str]]:
+    return [tuple(row) for row in producer.execute("SELECT who, how, act, target, result FROM shardd.acts ORDER BY id")]
+
+
+async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    assert (await Command(daemon.config_file)("campaign", "add", "spring")).code == 0
+    operate, look = await make_program("operate"), await make_program("look")
+    assert (await operate.post("/devices/d1/pause", {"why": "new phone"})).json == {
+        "done": True,
+        "words": "paused device d1",
+    }
+    shown = (await look.get("/devices/d1")).json
+    assert (shown["shown_state"], shown["paused_why"]) == ("paused", "new phone")
+    assert (await operate.post("/devices/d1/resume")).status == 200
+    assert (await look.get("/devices/d1")).json["shown_state"] == "ready"
+    assert (await operate.post("/campaigns/spring/pause")).status == 200
+    assert (await look.get("/campaigns/spring")).json["state"] == "paused"
+    assert (await operate.post("/campaigns/spring/resume")).status == 200
+    assert (await operate.post("/campaigns/spring/cancel", {"why": "wrong text"})).json["done"] is True
+    again = await operate.post("/campaigns/spring/cancel")
+    assert (again.status, again.json["done"]) == (200, False)
+    final = await operate.post("/campaigns/spring/resume")
+    assert (final.status, final.problem) == (409, "conflict")
+    assert "cancelled, and that is final" in final.json["detail"]
+    assert (await operate.post("/devices/d9/pause")).status == 404
+    assert (await look.post("/devices/d1/pause")).status == 403
+    who = ("operate-1", "token")
+    done = [(*who, act, target, "done") for act, target in (
+        ("pause", "device d1"), ("resume", "device d1"), ("pause", "campaign spring"), ("resume", "campaign spring"),
+        ("cancel", "campaign spring"), ("cancel", "campaign spring"),
+    )]  # fmt: skip
+    found = acts(producer)
+    assert found[:6] == done
+    assert [row[:4] for row in found[6:]] == [
+        (*who, "resume", "campaign spring"),
+        (*who, "pause", "device d9"),
+        ("look-2", "token", "pause", "/api/v1/devices/d1/pause"),
+    ]
+    assert "final" in found[6][4]
+    assert "unknown" in found[7][4]
+    assert "look-2 may look" in found[8][4]
+
+
+async def test_jobs_are_cancelled_retried_and_decided(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram, dsn: str
+) -> None:
+    operate, send = await make_program("operate"), await make_program("send")
+    assert (await operate.post("/devices/d1/pause")).status == 200
+    number = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
+    assert (await operate.post(f"/jobs/{number}/cancel")).json == {"done": True, "words": "cancelled 1 job"}
+    assert (await operate.post(f"/jobs/{number}/cancel")).json["done"] is False
+    assert (await operate.post(f"/jobs/{number}/retry")).json == {"done": True, "words": "retried 1 job"}
+    with connect(dsn) as owner:
+        owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'in_doubt', 'lost', NULL)", [number])
+    doubted = await operate.post(f"/jobs/{number}/retry")
+    assert (doubted.status, doubted.problem, doubted.json["field"]) == (409, "conflict", "may_send_twice")
+    assert "retrying may send the message twice" in doubted.json["detail"]
+    missing = await operate.post(f"/jobs/{number}/resolve")
+    assert (missing.status, missing.json["detail"]) == (422, "sent is missing: write true or false")
+    assert (await operate.post(f"/jobs/{number}/resolve", {"sent": True})).json["done"] is True
+    shown = (await operate.get(f"/jobs/{number}")).json
+    assert shown["state"] == "sent"
+    assert "token operate-1" in shown["error"]
+    refused = await operate.post(f"/jobs/{number}/retry", {"may_send_twice": True})
+    assert (refused.status, refused.problem) == (409, "conflict")
+    assert "sent already" in refused.json["detail"]
+    assert (await operate.post("/jobs/4711/cancel")).status == 404
+    assert ("operate-1", "token", "resolve", f"job {number}", "done") in acts(producer)
+
+
+async def test_an_answer_waits_for_the_next_event(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    send, other = await make_program("send"), await make_program("send")
+    begin = (await send.get("/events")).json["position"]
+    waits = asyncio.create_task(send.get(f"/events?after={begin}&kinds=job.sent&wait=30"))
+    nothing = await other.get(f"/events?after={begin}&kinds=job.failed&wait=1")
+    assert nothing.json["events"] == []
+    assert not waits.done()
+    number = (await other.post("/jobs", HELLO)).json["jobs"][0]["id"]
+    told = (await waits).json
+    assert [(event["kind"], event["job_id"]) for event in told["events"]] == [("job.sent", number)]
+    assert (await send.get(f"/events?after={told['position']}&kinds=job.*")).json["events"] == []
+
+
+async def test_a_request_that_waits_ends_with_its_token(
+    daemon: Daemon, devices: None, make_program: MakeProgram
+) -> None:
+    send, other = await make_program("send"), await make_program("send")
+    begin = (await send.get("/events")).json["position"]
+    waits = asyncio.create_task(send.get(f"/events?after={begin}&wait=30"))
+    await other.get(f"/events?after={begin}&wait=1")
+    assert (await Command(daemon.config_file)("token", "remove", "send-1")).code == 0
+    await other.post("/jobs", HELLO)
+    answer = await waits
+    assert (answer.status, answer.problem) == (401, "bad-token")

@@ -1,0 +1,121 @@
+"""The OpenAPI document is valid, and what a real daemon answers is what it says, for every operation there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.fixtures.api import HELLO, MakeProgram
+from tests.support.api import Answer
+from tests.support.command import Command
+from tests.support.daemon import Daemon, Producer
+
+
+def check(document: dict[str, Any], operation: dict[str, Any], answer: Answer) -> None:
+    """The status is a documented one, and the body has its form."""
+    described = operation["responses"][str(answer.status)]
+    ((media, content),) = described["content"].items()
+    assert answer.headers["Content-Type"].partition(";")[0] == media
+    schema = {**content["schema"], "components": document["components"]}
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(answer.json)
+
+
+async def test_every_operation_answers_as_the_document_says(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    shardd = Command(daemon.config_file)
+    assert (await shardd("campaign", "add", "spring")).code == 0
+    assert (await shardd("opt-out", "add", "+4915112345679")).code == 0
+    programs = {may: await make_program(may) for may in ("look", "operate", "send")}
+    document = (await programs["look"].get("/openapi.json")).json
+    OpenAPIV31SpecValidator(document).validate()
+    sent = (await programs["send"].post("/jobs", HELLO)).json["jobs"][0]["id"]
+    await producer.until_finished(daemon, 1)
+    bodies: dict[str, Any] = {
+        "insert_jobs": [HELLO | {"dedupe_key": "1"}] * 2,
+        "resolve_job": {"sent": True},
+        "pause_device": {"why": "new phone"},
+    }
+    parts = {"job": str(sent), "device": "d1", "campaign": "spring", "problem": "refused"}
+    called: dict[str, set[int]] = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for may, program in programs.items():
+                body = bodies.get(operation["operationId"])
+                answer = await program.ask(method.upper(), f"/api/v1{path.format(**parts)}", body)
+                check(document, operation, answer)
+                allowed = f"`{may}`" in operation["description"].rpartition("For tokens")[2]
+                assert (answer.status == 403) is not allowed, (path, may, answer)
+                called.setdefault(operation["operationId"], set()).add(answer.status)
+            unknown = await programs["operate"].ask(method.upper(), f"/api/v1{path.format(**parts)}?colour=red", body)
+            assert unknown.status in (400, 403)
+            check(document, operation, unknown)
+    # A job that is sent is neither retried nor cancelled; all else can be done.
+    conflicts = {"retry_job", "cancel_job"}
+    assert {name for name, statuses in called.items() if not statuses & {200, 201}} == conflicts
+    assert all(409 in called[name] for name in conflicts)
+    assert len(called) > 20
+
+
+async def test_what_is_looked_at_is_what_the_commands_print(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    shardd = Command(daemon.config_file)
+    assert (await shardd("campaign", "add", "spring", "--label=Spring")).code == 0
+    assert (await shardd("opt-out", "add", "+4915112345679", "--note=by phone")).code == 0
+    producer.add_jobs(2, 1)
+    await producer.until_finished(daemon, 2)
+    look = await make_program("look")
+    asked = {
+        "/jobs": ("jobs", ["job", "list"]),
+        "/devices": ("devices", ["device", "list"]),
+        "/campaigns": ("campaigns", ["campaign", "list"]),
+        "/opt-outs": ("opt_outs", ["opt-out", "list"]),
+        "/webhooks": ("webhooks", ["webhook", "list"]),
+        "/nodes": (None, ["cluster", "list"]),
+        "/devices/d1": (None, ["device", "show", "d1"]),
+    }
+    for path, (member, command) in asked.items():
+        answer = (await look.get(path)).json
+        told = answer if member is None else answer[member]
+        printed = (await shardd(*command, "--json")).json
+        assert _still(told) == _still(printed), path
+        assert told or path == "/webhooks"
+    number = (await look.get("/jobs?limit=1")).json["jobs"][0]["id"]
+    assert (await look.get(f"/jobs/{number}")).json == (await shardd("job", "show", number, "--json")).json
+
+
+def _still(value: Any) -> Any:
+    """Without what changes from moment to moment."""
+    if isinstance(value, dict):
+        return {name: _still(one) for name, one in value.items() if name not in ("seen_at", "summary", "next")}
+    return [_still(one) for one in value] if isinstance(value, list) else value
+
+
+async def test_pages_of_jobs_and_devices_go_on_where_the_last_ended(
+    daemon: Daemon, producer: Producer, make_program: MakeProgram
+) -> None:
+    producer.add_devices(5)
+    producer.add_jobs(5, 1)
+    await producer.until_finished(daemon, 5)
+    look = await make_program("look")
+    devices, after = [], ""
+    while True:
+        page = (await look.get(f"/devices?limit=2{after}")).json
+        devices += [device["id"] for device in page["devices"]]
+        if page["later"] is None:
+            break
+        after = f"&after={page['later']}"
+    assert devices == ["d1", "d2", "d3", "d4", "d5"]
+    jobs: list[int] = []
+    before = ""
+    while True:
+        page = (await look.get(f"/jobs?limit=2&device=d1{before}")).json
+        jobs += [job["id"] for job in page["jobs"]]
+        if page["older"] is None:
+            break
+        before = f"&before={page['older']}"
+    assert len(jobs) == 5
+    assert jobs == sorted(jobs, reverse=True)
