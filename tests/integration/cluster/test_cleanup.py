@@ -50,7 +50,15 @@ ONE_EACH = {
         "leases",
         "campaigns",
     ),
-    *("library_refusals", "webhook_cursors", "producers", "producer_devices", "producer_groups", "producer_campaigns"),
+    *(
+        "library_refusals",
+        "webhook_cursors",
+        "producers",
+        "producer_devices",
+        "producer_groups",
+        "producer_campaigns",
+        "api_tokens",
+    ),
     "lives",
 }
 """For each thing that an operator or a program makes, and each restore."""
