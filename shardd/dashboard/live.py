@@ -65,6 +65,8 @@ class Stream:
 
     sign_in: SignIn
     topics: frozenset[str]
+    gone: Callable[[], bool] = lambda: False
+    """Whether nobody receives it any more."""
     wants: Callable[[EventRow], bool] = lambda _: True
     """Which events, with the topic `events`."""
     _latest: OrderedDict[str, str] = field(default_factory=OrderedDict)
@@ -147,8 +149,8 @@ class Live:
 
     def names(self, topics: Sequence[str]) -> frozenset[str]:
         """Those of these topics that there are."""
-        known = {EVENTS, *self._renders, *_SIGNALS.values()}
-        return frozenset(one for one in topics if one in known or one.startswith(("job:", "device:")))
+        known = {EVENTS, *self._renders, *_SIGNALS.values(), "job", "device"}
+        return frozenset(one for one in topics if one.partition(":")[0] in known and len(one) <= MOST_OF_NAME)
 
     def watch(self) -> None:
         """Somebody looks at a page: what feeds it runs at least for a moment."""
@@ -196,6 +198,7 @@ class Live:
         finally:
             await self._tasks.end()
             await self.rates.close()
+            self._rendering.clear()
             self._sent.clear()
 
     def _failed(self, error: Exception) -> None:
@@ -207,10 +210,10 @@ class Live:
     async def _look(self) -> None:
         """Until nobody watches."""
         while self._streams or time.monotonic() < self._watched_at + LINGER:
+            for stream in [one for one in self._streams if one.gone() or not self._is_signed_in(one.sign_in)]:
+                self.close_stream(stream)
             if self._streams:
                 self._watched_at = time.monotonic()
-            for stream in [one for one in self._streams if not self._is_signed_in(one.sign_in)]:
-                self.close_stream(stream)
             signals, self._signals = self._signals, set()
             for topic in signals:
                 self._send(topic, "")

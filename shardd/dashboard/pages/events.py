@@ -61,7 +61,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             "events.html",
             sign_in,
             rows="".join(row(event) for event in reversed(found)),
-            none=not found,
+            empty=not found,
             chosen=chosen,
             kinds=[*GROUPS, *EventKind],
             topic=EVENTS,

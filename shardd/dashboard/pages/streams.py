@@ -24,7 +24,12 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         if request.method == "HEAD":
             return web.Response()  # the page asks why its stream broke off
         topics = live.names(request.query.getall("topic", [])[:MOST_TOPICS])
-        watching = Stream(sign_in, topics, filter_of(request.query).wants)
+        watching = Stream(
+            sign_in,
+            topics,
+            gone=lambda: request.transport is None or request.transport.is_closing(),
+            wants=filter_of(request.query).wants,
+        )
         answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await answer.prepare(request)
         live.open(watching)

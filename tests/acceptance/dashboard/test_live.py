@@ -1,0 +1,173 @@
+"""Pages that change as it happens, in a real browser: workers, campaigns, events, and what breaks off meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.fixtures.browser import free_port, sign_in
+from tests.fixtures.postgres import Cluster
+from tests.support.daemon import Daemon, Producer, wait_gone
+
+PATIENCE = 60_000
+"""Milliseconds for what takes more than a look of the page at its sources."""
+HIDE = """() => {
+  Object.defineProperty(document, "hidden", { value: true, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%/dashboard' AND query LIKE 'LISTEN%%'"
+"""Connections of the dashboard that listen: it has one while somebody watches."""
+
+MakeDaemon = Callable[..., Daemon]
+
+
+async def _start(make_daemon: MakeDaemon, **config: object) -> Daemon:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"}, **config)
+    await daemon.start()
+    return daemon
+
+
+async def test_a_killed_worker_shows_and_comes_back_without_a_reload(make_daemon: MakeDaemon, page: Page) -> None:
+    daemon = await _start(make_daemon, shards=1)
+    await sign_in(page, daemon)
+    row = page.get_by_role("region", name="Shards of this node").get_by_role("row").nth(1)
+    restarts = row.get_by_role("cell").nth(8)
+    await expect(row).to_contain_text("running")
+    await expect(restarts).to_have_text("0")
+    (pid,) = daemon.worker_pids()
+    os.kill(pid, signal.SIGKILL)
+    await expect(restarts).to_have_text("1")
+    await expect(row).to_contain_text("running", timeout=PATIENCE)
+
+
+async def test_the_last_hour_grows_as_messages_are_sent(
+    make_daemon: MakeDaemon, producer: Producer, page: Page
+) -> None:
+    daemon = await _start(make_daemon)
+    producer.add_devices(1)
+    producer.add_jobs(3, 1)
+    await producer.until_finished(daemon, 3)
+    await sign_in(page, daemon)
+    hour = page.get_by_role("region", name="The last hour")
+    await expect(hour).to_contain_text("3 sent.")
+    producer.add_jobs(4, 1)
+    await expect(hour).to_contain_text("7 sent.")
+    await hour.get_by_text("Numbers by minute").click()
+    await expect(hour.get_by_role("row")).not_to_have_count(0)
+
+
+async def test_the_progress_of_a_campaign_moves(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
+    daemon = await _start(make_daemon)
+    producer.add_devices(2)
+    producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
+    insert = (
+        "INSERT INTO shardd.jobs (device_id, recipient, body, campaign)"
+        " SELECT 'd' || 1 + g %% 2, '+49151' || %s + g, 'x', 'spring' FROM generate_series(1, %s) g"
+    )
+    producer.execute(insert, 1_000_000, 4)
+    await producer.until_finished(daemon, 4)
+    site = await sign_in(page, daemon)
+    await page.goto(f"{site}/campaigns")
+    row = page.get_by_role("row", name="spring")
+    await expect(row).to_contain_text("4 sent")
+    producer.execute(insert, 2_000_000, 6)
+    await expect(row).to_contain_text("10 sent", timeout=PATIENCE)
+    await row.get_by_role("link", name="spring").click()
+    await expect(page.locator("main")).to_contain_text("100 % of 10 jobs ended")
+    await expect(page.get_by_role("region", name="Devices").get_by_role("row")).to_have_count(3)
+
+
+async def test_an_event_appears_as_it_happens_and_only_where_it_is_wanted(
+    make_daemon: MakeDaemon, producer: Producer, page: Page, browser: Browser
+) -> None:
+    daemon = await _start(make_daemon)
+    producer.add_devices(2)
+    site = await sign_in(page, daemon)
+    await page.goto(f"{site}/events?kind=job.*&device=d1")
+    await expect(page.locator("#events")).to_contain_text("no such events")
+    others = await page.context.new_page()
+    await others.goto(f"{site}/events")
+    await expect(others.locator("#events")).to_contain_text("device.state")
+    for device in ("d2", "d1"):
+        producer.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) VALUES (%s, '+4915112345678', 'x')", device
+        )
+        await producer.until_finished(daemon, 1 if device == "d2" else 2)
+    await expect(page.locator("#events").get_by_role("row")).to_have_count(1)
+    await expect(page.locator("#events")).to_contain_text("job.sent")
+    await expect(others.get_by_role("row", name="job.sent")).to_have_count(2)
+
+
+async def test_a_stopped_database_shows_in_words_and_the_page_recovers(
+    make_daemon: MakeDaemon, producer: Producer, page: Page, cluster: Cluster
+) -> None:
+    daemon = await _start(make_daemon)
+    site = await sign_in(page, daemon)
+    connection = page.locator("#connection")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    await cluster.stop()
+    try:
+        await expect(connection).to_contain_text("The database does not answer", timeout=PATIENCE)
+        other = await page.context.new_page()
+        await other.goto(f"{site}/campaigns")
+        await expect(other.locator("main")).to_contain_text("The database does not answer")
+    finally:
+        await cluster.start()
+    await expect(connection).to_be_empty(timeout=PATIENCE)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy", timeout=PATIENCE)
+    producer.add_devices(3)
+    await expect(page.locator(".tiles")).to_contain_text("3 of 3", timeout=PATIENCE)
+
+
+async def test_a_lost_connection_is_said_and_made_again(
+    make_daemon: MakeDaemon, producer: Producer, page: Page
+) -> None:
+    daemon = await _start(make_daemon)
+    await sign_in(page, daemon)
+    await expect(page.locator(".tiles")).to_contain_text("0 of 0")
+    (pid,) = daemon.dashboard_pids()
+    os.kill(pid, signal.SIGSTOP)
+    await page.context.set_offline(True)
+    os.kill(pid, signal.SIGCONT)
+    await page.context.set_offline(False)
+    producer.add_devices(2)
+    await expect(page.locator(".tiles")).to_contain_text("2 of 2", timeout=PATIENCE)
+
+
+async def test_a_stream_ends_with_its_sign_in(make_daemon: MakeDaemon, page: Page) -> None:
+    daemon = await _start(make_daemon)
+    site = await sign_in(page, daemon)
+    other = await page.context.new_page()
+    await other.goto(f"{site}/events")
+    await other.get_by_role("button", name="Sign out").click()
+    await expect(other.get_by_role("heading", level=1)).to_have_text("Sign in")
+    await expect(page.locator("#connection")).to_contain_text("You are signed out")
+
+
+async def test_nothing_runs_while_nobody_sees_a_page(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
+    daemon = await _start(make_daemon)
+    await sign_in(page, daemon)
+    await expect(page.locator(".tiles")).to_contain_text("0 of 0")
+    listening = producer.execute(LISTENERS)
+    assert listening == [(1,)]
+    await page.evaluate(HIDE)
+    while producer.execute(LISTENERS) != [(0,)]:
+        await daemon.wait_change()
+    producer.add_devices(2)
+    await page.evaluate(HIDE.replace("true, conf", "false, conf"))
+    await expect(page.locator(".tiles")).to_contain_text("2 of 2")
+
+
+async def test_an_open_page_does_not_keep_the_daemon_from_stopping(make_daemon: MakeDaemon, page: Page) -> None:
+    daemon = await _start(make_daemon)
+    await sign_in(page, daemon)
+    await expect(page.locator(".tiles")).to_contain_text("0 of 0")
+    (pid,) = daemon.dashboard_pids()
+    assert await daemon.stop() == 0
+    await wait_gone(pid)
+    assert not re.search(r'"level":"(error|critical)"', daemon.log_tail(1000))
+    await expect(page.locator("#connection")).to_contain_text("The connection to shardd is lost")
