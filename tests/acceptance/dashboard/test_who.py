@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
+import psycopg
+import pytest
 from playwright.async_api import Page, expect
 
-from shardd.dashboard.passwords import make_hash
+from shardd.control_client import ask
 from tests.fixtures.browser import free_port
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Producer
+from tests.support.visitor import PASSWORD, USERS, visitor
 
-PASSWORD = "correct horse battery"
 
-
-async def test_a_user_signs_in_with_a_password_and_out_everywhere(
-    make_daemon: Callable[..., Daemon], page: Page
-) -> None:
-    daemon = make_daemon(
-        dashboard={
-            "listen": f"127.0.0.1:{free_port()}",
-            "users": {"ada": {"password": make_hash(PASSWORD), "role": "look"}},
-        }
-    )
+@pytest.fixture
+async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
     await daemon.start()
+    return daemon
+
+
+async def reload(daemon: Daemon, **dashboard: Any) -> None:
+    """With these options, and no others, but the same address."""
+    daemon.settings["dashboard"] = {"listen": daemon.settings["dashboard"]["listen"], **dashboard}
+    daemon.write_config()
+    await ask(daemon.socket, "POST", "/reload")
+
+
+async def test_a_user_signs_in_with_a_password_and_out_everywhere(daemon: Daemon, page: Page) -> None:
     site = f"http://{daemon.settings['dashboard']['listen']}"
+    await page.goto(f"{site}/devices?state=ready")
+    await page.get_by_label("Name").fill("ada")
+    await page.get_by_label("Password").fill("wrong")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("main").get_by_role("alert")).to_have_text("The name or the password is wrong.")
     await page.goto(f"{site}/devices?state=ready")
     await page.get_by_label("Name").fill("ada")
     await page.get_by_label("Password").fill(PASSWORD)
@@ -31,8 +46,85 @@ async def test_a_user_signs_in_with_a_password_and_out_everywhere(
     await expect(page.get_by_role("heading", level=1)).to_have_text("Devices")
     await page.goto(f"{site}/account")
     await page.get_by_role("button", name="Sign out everywhere").click()
-    await expect(page.get_by_role("dialog")).to_be_visible()
-    await page.get_by_role("button", name="Back").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    await expect(page.get_by_role("dialog")).not_to_be_visible()
     await page.get_by_role("button", name="Sign out everywhere").click()
     await page.get_by_role("dialog").get_by_role("button", name="Sign out everywhere").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+async def test_without_users_the_page_says_that_it_listens_on_loopback_only(
+    make_daemon: Callable[..., Daemon], page: Page
+) -> None:
+    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await daemon.start()
+    listen = daemon.settings["dashboard"]["listen"]
+    await page.goto(f"http://{listen}/")
+    await expect(page.get_by_role("main")).to_contain_text(f"this page listens on {listen} only")
+    await expect(page.get_by_label("Password")).to_have_count(0)
+
+
+async def test_a_reload_decides_at_once_and_ends_the_sign_ins_of_whom_it_changes(daemon: Daemon) -> None:
+    async with visitor(daemon) as ada, visitor(daemon) as bob, visitor(daemon) as link:
+        await ada.sign_in("ada")
+        await bob.sign_in("bob")
+        await link.sign_in_by_link(daemon)
+        await reload(daemon, users={"ada": USERS["ada"], "eve": USERS["bob"]})
+        async with visitor(daemon) as eve:
+            # A line to the process, and a request: which comes first is not certain.
+            while (await eve.try_password("eve", PASSWORD)).status != 303:
+                pass
+        assert [(await one.get("/account")).status for one in (ada, bob, link)] == [200, 401, 200]
+        assert (await bob.try_password("bob", PASSWORD)).status == 401
+
+
+async def test_a_trusted_proxy_says_who_it_is(daemon: Daemon, producer: Producer) -> None:
+    await reload(daemon, users=USERS, trusted_header="X-User", trusted_proxies="127.0.0.1", trusted_role="look")
+    async with visitor(daemon) as proxy, visitor(daemon, "127.0.0.2") as stranger:
+        ada = {"X-User": "ada", "X-Forwarded-For": "192.0.2.7"}
+        assert (await proxy.get("/audit", **ada)).status == 200
+        assert (await stranger.get("/audit", **ada)).status == 401
+        assert (await proxy.get("/account", **{"X-User": "carl"})).status == 200
+        assert (await proxy.get("/audit", **{"X-User": "carl"})).status == 403
+        # The proxy may send a browser's cookie along; another page cannot have the token.
+        assert (await proxy.request("POST", "/sign-out", headers=ada)).status == 403
+        await reload(daemon, users=USERS, trusted_header="X-User", trusted_proxies="127.0.0.1")
+        while (answer := await proxy.get("/account", **{"X-User": "carl"})).status == 200:
+            pass
+        assert (answer.status, "who is not in dashboard.users" in await answer.text()) == (403, True)
+    rows = producer.execute("SELECT who, how, address, act FROM shardd.acts WHERE result = 'done' ORDER BY id")
+    assert rows[:2] == [("ada", "proxy", "192.0.2.7", "sign in"), ("carl", "proxy", "127.0.0.1", "sign in")]
+
+
+async def test_the_audit_log_is_shown_by_page_and_command_and_changed_by_nobody(
+    daemon: Daemon, producer: Producer, page: Page
+) -> None:
+    async with visitor(daemon) as bob:
+        await bob.sign_in("bob")
+        await bob.request("POST", "/sign-out")
+    printed = subprocess.run(  # noqa: ASYNC221  # takes a second
+        [sys.executable, "-m", "shardd.cli.main", "dashboard", "acts", "--json", f"--config={daemon.config_file}"],
+        capture_output=True, check=True, text=True,
+    ).stdout  # fmt: skip
+    assert [(one["who"], one["how"], one["act"], one["result"], one["node"]) for one in json.loads(printed)] == [
+        ("bob", "password", "sign out", "done", "test"),
+        ("bob", "password", "sign in", "done", "test"),
+    ]
+    assert '"action":"act"' in daemon.log_file.read_text().replace(": ", ":")
+    producer.execute(
+        "INSERT INTO shardd.acts (who, how, address, act, node) "
+        "SELECT 'x', 'link', '', 'act ' || n, 'test' FROM generate_series(1, 150) n"
+    )
+    url = str((await ask(daemon.socket, "POST", "/dashboard/links"))["url"])
+    await page.goto(url)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_role("link", name="Audit").click()
+    await expect(page.get_by_role("row")).to_have_count(101)
+    await expect(page.get_by_role("row").nth(1)).to_contain_text("whoever has the link")
+    await page.get_by_role("link", name="Older").click()
+    await expect(page.get_by_role("row").last).to_contain_text("bob")
+    with psycopg.connect(producer.dsn, autocommit=True) as connection:
+        connection.execute("SET ROLE shardd_producer")
+        for statement in ("SELECT FROM shardd.acts", "DELETE FROM shardd.acts", "UPDATE shardd.acts SET who = 'y'"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
