@@ -1,0 +1,33 @@
+"""What the tests of the pages have in common."""
+
+from __future__ import annotations
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+SCHEMES = ("light", "dark")
+
+
+async def is_fit_for_all(page: Page) -> None:
+    """axe finds nothing in either theme, and the page fits a narrow screen. Without motion, no colour is halfway to another."""
+    size = page.viewport_size
+    for scheme in SCHEMES:
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]  # one of its words
+        found = await Axe().run(page)
+        assert found.response["violations"] == [], f"{page.url} {scheme}: {found.generate_report()}"
+    await page.set_viewport_size({"width": 390, "height": 800})
+    wide = await page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    assert not wide, f"{page.url} scrolls sideways"
+    if size is not None:
+        await page.set_viewport_size(size)
+
+
+async def press(page: Page, name: str) -> None:
+    """A button that asks first, and the same words in its dialog."""
+    await page.get_by_role("button", name=name, exact=True).first.click()
+    await page.locator("#sure").get_by_role("button", name=name, exact=True).click()
+
+
+async def is_said(page: Page, words: str) -> None:
+    """The page says what was done."""
+    await expect(page.locator("#done")).to_contain_text(words)
