@@ -102,6 +102,7 @@ class Story:
         """What stands for what the pages name."""
         (folder / "inbox").mkdir()
         (folder / "ids.txt").write_text("bulk-1\nbulk-2\n")
+        (folder / "tills.txt").write_text("till-2\ntill-3\n")
         (folder / "unsubscribed.csv").write_text("recipient\n+4915100000001\n")
         dump = old.dump(folder / "old.sql")
         (folder / "old.sql.gz").write_bytes(gzip.compress(dump.read_bytes()))

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,8 +48,13 @@ class Regions:
         return self.regions[name]
 
     async def start(self) -> None:
+        """Start both, and wait until each has told its database that its workers run."""
         for region in self.regions.values():
             await region.daemon.start()
+        deadline = time.monotonic() + PATIENCE
+        while (ran := await self.all_of_both()).code != 0:
+            assert time.monotonic() < deadline, ran.out
+            await self["europe"].daemon.wait_change()
 
     async def all_of_both(self) -> Ran:
         return await self.shardd("cluster", "list", *(f"--config={region.config}" for region in self.regions.values()))
