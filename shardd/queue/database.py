@@ -201,11 +201,9 @@ class Database:
         finally:
             watch.end()
 
-    async def rows(
-        self, make: Callable[..., Row], name: str, params: Params | None = None, *, timeout: float | None = None
-    ) -> list[Row]:
+    async def rows(self, make: Callable[..., Row], name: str, params: Params | None = None) -> list[Row]:
         """Rows of a named query, each made by `make`, which is given the columns by their names."""
-        async with self.connection(timeout=timeout) as connection:
+        async with self.connection() as connection:
             return await rows_of(connection, make, self.queries[name], params)
 
     async def rows_for(self, make: Callable[..., Row], name: str, params: Params) -> list[Row]:
@@ -223,9 +221,9 @@ class Database:
         """The only column of a named query's first row; None: there is no row."""
         return next(iter(await self.column(name, params)), None)
 
-    async def execute(self, name: str, params: Params | None = None, *, timeout: float | None = None) -> int:
+    async def execute(self, name: str, params: Params | None = None) -> int:
         """Run a named query; returns the number of rows that it touched."""
-        async with self.connection(timeout=timeout) as connection:
+        async with self.connection() as connection:
             return (await connection.execute(self.queries[name], params)).rowcount
 
     async def listen(self, *channels: str) -> AsyncGenerator[ListenEvent]:

@@ -93,11 +93,6 @@ class InFlight:
     # ---- waiting to be settled
 
     @property
-    def has_ended(self) -> bool:
-        """Whether claims that ended can be settled now."""
-        return bool(self._ended)
-
-    @property
     def ended(self) -> int:
         """How many claims that ended can be settled now."""
         return len(self._ended)

@@ -231,7 +231,7 @@ class Router(Service):
                 log.error("not settled at the end; journals know", action="settle", jobs=jobs, error=str(error))
                 return True
             await self._unanswered(error)
-        if closing and not self._in_flight.has_ended:
+        if closing and not self._in_flight.ended:
             for claim, why in self._in_flight.refused():
                 log.error("not settled at the end; its journal knows", action="settle", job=claim.id, error=why)
             return True
@@ -244,7 +244,7 @@ class Router(Service):
                 return
             await self._wake.wait()
             self._wake.clear()
-        if self._in_flight.has_ended or self._must_be_alone:
+        if self._in_flight.ended or self._must_be_alone:
             return
         now = time.monotonic()
         wait = self._scheduler.seconds_until_next(now) if self._claiming and self._may_claim() else None
@@ -304,7 +304,7 @@ class Router(Service):
             if held := [request for request in requests if self._audit.holds(request)]:
                 self._scheduler.claim_failed(held, time.monotonic())
                 requests = [request for request in requests if not self._audit.holds(request)]
-        if requests or self._in_flight.has_ended:
+        if requests or self._in_flight.ended:
             batch = self._in_flight.begin_settling(4 * self._batch())
             cycle = asyncio.create_task(self._cycle(batch, requests))
             cycle.add_done_callback(lambda _: self._wake.set())

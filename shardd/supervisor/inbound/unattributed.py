@@ -30,9 +30,9 @@ class UnattributedReports:
         self._warned: OrderedDict[str, float] = OrderedDict()
         """When, on the monotonic clock, by source."""
 
-    def note(self, source: str, *, number: int = 1) -> None:
-        """Reports came for no device. `source`: what they name, without a secret."""
-        self.count += number
+    def note(self, source: str) -> None:
+        """A report came for no device. `source`: what it names, without a secret."""
+        self.count += 1
         self._last = source
         now = time.monotonic()
         if now >= self._warned.get(source, -WARN_EVERY) + WARN_EVERY:

@@ -823,9 +823,9 @@ def lost_answer(node: LeaseKeeper, *, stored: bool) -> Iterator[None]:
     before = node._leases._database
 
     class Breaking(Database):
-        async def rows(self, make: Any, name: str, params: Any = None, *, timeout: float | None = None) -> list[Any]:
+        async def rows(self, make: Any, name: str, params: Any = None) -> list[Any]:
             if stored or name != "renew_leases":
-                found = await before.rows(make, name, params, timeout=timeout)
+                found = await before.rows(make, name, params)
             if name == "renew_leases":
                 raise DatabaseError("the connection is lost")
             return found
