@@ -1,10 +1,14 @@
-"""Numbers, durations and moments in words, the same everywhere. No I/O."""
+"""Numbers, durations, moments and JSON values in words, the same everywhere. No I/O."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
+
+Facts = list[tuple[str, str | None]]
+"""Names and values of one thing; without a value, there is nothing to say."""
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -45,3 +49,8 @@ def moment_text(moment: datetime | None) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """`1 job`, `6,000 jobs`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value of JSON as its text; empty for None."""
+    return "" if value is None else json.dumps(value, ensure_ascii=False, indent=indent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 import click
@@ -21,7 +20,7 @@ from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.inbox import InboxAdmin, InboxMessage
 from shardd.queue.unknown_device import unknown_device
-from shardd.words import ago, moment_text
+from shardd.words import ago, json_text, moment_text
 
 MESSAGES: Final = Listing[InboxMessage](
     one="message",
@@ -108,7 +107,7 @@ def _facts(message: InboxMessage) -> Facts:
         ("media", message.media),
         ("file", message.file),
         ("on node", message.media_node),
-        ("details", "" if message.details is None else json.dumps(message.details, ensure_ascii=False)),
+        ("details", json_text(message.details)),
         ("message id", message.message_id),
         ("text", Lines(message.text)),
     ]

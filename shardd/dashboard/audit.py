@@ -5,11 +5,12 @@ The line comes first: it is there even when the database does not answer any mor
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Protocol
 
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
-from shardd.queue.acts import DONE, Acts
+from shardd.queue.acts import DONE, Acts, NewAct
 from shardd.queue.database import Database
 
 log = get_logger(__name__)
@@ -38,27 +39,9 @@ class Audit:
         self, actor: Actor, address: str, act: str, target: str = "", detail: str = "", *, result: str = DONE
     ) -> None:
         """Add an act. Without the database, only the line of the log has it."""
-        log.info(
-            "an act of an operator",
-            action="act",
-            who=actor.user,
-            how=actor.how,
-            address=address,
-            act=act,
-            target=target,
-            detail=detail,
-            result=result,
-        )
+        new = NewAct(actor.user, actor.how, address, act, target, detail, result, self._node)
+        log.info("an act of an operator", action="act", **asdict(new))
         try:
-            await self._acts.record(
-                who=actor.user,
-                how=actor.how,
-                address=address,
-                act=act,
-                target=target,
-                detail=detail,
-                result=result,
-                node=self._node,
-            )
+            await self._acts.record(new)
         except DatabaseError as error:
             log.error("an act is missing in the audit log", action="act", act=act, target=target, error=error)

@@ -1,9 +1,8 @@
-"""What a browser sends as the value of a field, read with errors in words; and links with such values."""
+"""What a browser sends as the value of a field, in an address or a form, read with errors in words; and links with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -14,14 +13,15 @@ LONGEST: Final = 200
 QUOTED: Final = 40
 """Characters of a wrong value that an error repeats."""
 BIGGEST_ID: Final = 2**63 - 1
-Choice = TypeVar("Choice", bound=StrEnum)
+Choice = TypeVar("Choice", bound=str)
 
 
 def text(values: Mapping[str, Any], name: str, *, longest: int = LONGEST) -> str | None:
-    """The text of a field; None: it is empty. Raises UsageError."""
-    value = str(values.get(name) or "").strip()
+    """The text of a field, without the space around it; None: it is empty, or not there. Raises UsageError."""
+    given = values.get(name)
+    value = given.strip() if isinstance(given, str) else ""  # a form may have a file of that name
     if len(value) > longest:
-        raise UsageError(f"{name} has {len(value):,} characters: write at most {longest}")
+        raise UsageError(f"{name} has {len(value):,} characters: write at most {longest:,}")
     if "\0" in value:
         raise UsageError(f"{name} has a NUL character: write it without")
     return value or None
@@ -30,18 +30,12 @@ def text(values: Mapping[str, Any], name: str, *, longest: int = LONGEST) -> str
 def choice(values: Mapping[str, Any], name: str, choices: Iterable[Choice]) -> Choice | None:
     """One of some words; None: it is empty. Raises UsageError."""
     value = text(values, name)
-    by_word = {one.value: one for one in choices}
-    if value is not None and value not in by_word:
-        raise UsageError(f"{name} is {value[:QUOTED]!r}: choose one of {', '.join(by_word)}")
-    return None if value is None else by_word[value]
+    return None if value is None else _one_of(value, name, choices)
 
 
-def word(values: Mapping[str, Any], name: str, words: Iterable[str]) -> str | None:
-    """`choice` for plain words."""
-    value, known = text(values, name), list(words)
-    if value is not None and value not in known:
-        raise UsageError(f"{name} is {value[:QUOTED]!r}: choose one of {', '.join(known)}")
-    return value
+def chosen(values: Mapping[str, Any], name: str, choices: Iterable[Choice]) -> Choice:
+    """`choice` where there must be one, such as a part of a path. Raises UsageError."""
+    return _one_of(text(values, name) or "", name, choices)
 
 
 def number(values: Mapping[str, Any], name: str, *, most: int = BIGGEST_ID) -> int | None:
@@ -58,3 +52,10 @@ def link(path: str, values: Mapping[str, Any]) -> str:
     """The path with those of these values that there are."""
     given = {name: value for name, value in values.items() if value not in (None, "", False)}
     return f"{path}?{urlencode(given)}" if given else path
+
+
+def _one_of(value: str, name: str, choices: Iterable[Choice]) -> Choice:
+    by_word = {str(one): one for one in choices}
+    if value not in by_word:
+        raise UsageError(f"{name} is {value[:QUOTED]!r}: choose one of {', '.join(by_word)}")
+    return by_word[value]

@@ -12,7 +12,7 @@ from aiohttp import web
 from shardd.dashboard import fields
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
-from shardd.errors import ErrorClass, UsageError
+from shardd.errors import ErrorClass
 from shardd.pacing import CLASSES
 from shardd.queue.bulk_actions import (
     CANCEL,
@@ -71,8 +71,8 @@ def read_traits(values: Mapping[str, Any]) -> Traits:
         state=fields.choice(values, "state", JobState),
         device_ids=None if device is None else [device],
         campaign=fields.text(values, "campaign"),
-        job_class=fields.word(values, "class", CLASSES),
-        error_class=fields.word(values, "error_class", [one.value for one in ErrorClass]),
+        job_class=fields.choice(values, "class", CLASSES),
+        error_class=fields.choice(values, "error_class", ErrorClass),
         order_group=fields.text(values, "order_group", longest=LONGEST_TRAIT),
         reference=fields.text(values, "reference", longest=LONGEST_TRAIT),
     )
@@ -113,8 +113,6 @@ async def act_on_jobs(
 
 async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
     """Act on all jobs that have these traits. Raises SharddError."""
-    if traits == Traits():
-        raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")
     choice = Choice(None, traits)
     seen = await look(action_of(name, sign_in), JobAdmin(site.database), choice)
     given = given_of(traits)

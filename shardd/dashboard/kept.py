@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from shardd.bounded import remember
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.tasks import TaskSet
@@ -102,10 +103,7 @@ class Kept(Generic[T]):
                     error = str(refused)
                 ended = time.monotonic()
             good_until = ended + max(AT_LEAST, SHARE * (ended - began))
-            self._answers[key] = Answer(value, error, asked_at, good_until)
-            self._answers.move_to_end(key)
-            while len(self._answers) > MOST:
-                self._answers.popitem(last=False)
+            remember(self._answers, key, Answer(value, error, asked_at, good_until), MOST)
         finally:
             del self._asking[key]
             answered.set()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,7 +25,7 @@ from shardd.event_kinds import EventKind
 from shardd.logs import get_logger
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow
-from shardd.tasks import TaskSet, end_tasks, run_together
+from shardd.tasks import TaskSet, end_tasks, run_together, wait_for_event
 
 log = get_logger(__name__)
 
@@ -90,13 +90,10 @@ class Stream:
         self._ended = True
         self._woken.set()
 
-    async def news(self) -> AsyncIterator[tuple[str, str] | None]:
-        """(topic, content) as they come; None when there was nothing for a while."""
+    async def changes(self) -> AsyncGenerator[tuple[str, str] | None]:
+        """See `Live.changes`."""
         while not self._ended:
-            try:
-                async with asyncio.timeout(ALIVE):
-                    await self._woken.wait()
-            except TimeoutError:
+            if not await wait_for_event(self._woken, ALIVE):
                 yield None
                 continue
             self._woken.clear()
@@ -158,21 +155,28 @@ class Live:
         if not self._closed and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run())
 
-    def open(self, stream: Stream) -> None:
-        """Begin to feed a stream, with its parts as they are."""
+    async def changes(self, stream: Stream) -> AsyncGenerator[tuple[str, str] | None]:
+        """(topic, content): the parts as they are, and then as they change; None when there was nothing for a while."""
+        self._open(stream)
+        try:
+            async for change in stream.changes():
+                yield change
+        finally:
+            self._close(stream)
+
+    def _open(self, stream: Stream) -> None:
         own = [one for one in self._streams if one.sign_in is stream.sign_in]
         if len(own) >= MOST_OF_ONE:
-            self.close_stream(own[0])
+            self._close(own[0])
         elif len(self._streams) >= MOST:
-            self.close_stream(self._streams[0])
+            self._close(self._streams[0])
         self._streams.append(stream)
         for topic in (*sorted(stream.topics), NOTICE):
             if topic in self._sent:
                 stream.put(topic, self._sent[topic])
         self.watch()
 
-    def close_stream(self, stream: Stream) -> None:
-        """End a stream, or note that it ended."""
+    def _close(self, stream: Stream) -> None:
         stream.end()
         with suppress(ValueError):  # ended already
             self._streams.remove(stream)
@@ -185,7 +189,7 @@ class Live:
         """End all streams, and what feeds them."""
         self._closed = True
         for stream in list(self._streams):
-            self.close_stream(stream)
+            self._close(stream)
         if self._task is not None:
             await end_tasks([self._task])
         await self.rates.close()
@@ -205,19 +209,19 @@ class Live:
         """End all streams: the pages connect again, and that begins anew."""
         log.error("what feeds the live pages failed", action="defect", exc_info=error)
         for stream in list(self._streams):
-            self.close_stream(stream)
+            self._close(stream)
 
     async def _look(self) -> None:
         """Until nobody watches."""
         while self._streams or time.monotonic() < self._watched_at + LINGER:
             for stream in [one for one in self._streams if one.gone() or not self._is_signed_in(one.sign_in)]:
-                self.close_stream(stream)
+                self._close(stream)
             if self._streams:
                 self._watched_at = time.monotonic()
             signals, self._signals = self._signals, set()
             for topic in signals:
                 self._send(topic, "")
-            watched = frozenset[str]().union(*(stream.topics for stream in self._streams))
+            watched = self._watched()
             for topic in self._sent.keys() - watched - {NOTICE}:
                 del self._sent[topic]
             for topic in watched - self._rendering:
@@ -240,6 +244,10 @@ class Live:
         finally:
             self._rendering.discard(topic)
 
+    def _watched(self) -> frozenset[str]:
+        """All topics of all streams."""
+        return frozenset().union(*(stream.topics for stream in self._streams))
+
     def _send(self, topic: str, html: str) -> None:
         for stream in self._streams:
             if topic in stream.topics:
@@ -254,7 +262,7 @@ class Live:
         self.rates.heard(events)
         for heard in self._hears:
             heard(events)
-        watched = frozenset[str]().union(*(stream.topics for stream in self._streams))
+        watched = self._watched()
         for event in events:
             about = {f"job:{event.job_id}", f"device:{event.device_id}", _SIGNALS.get(event.kind, "")}
             self._signals |= about & watched

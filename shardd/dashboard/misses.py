@@ -1,4 +1,4 @@
-"""How many links that do not work were opened from an address: nobody can guess one, and none is to keep the database busy."""
+"""How often an address tried links or tokens that do not work: nobody can guess one, or keep the database busy by trying."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from shardd.bounded import remember
+
 WINDOW: Final = 60.0
 """Seconds after which an address begins anew."""
-MOST: Final = 30
-"""In that time. Many people may share an address."""
 REMEMBERED: Final = 10_000
-"""Addresses; the oldest makes room."""
+"""Addresses; the one that was quiet longest makes room."""
 
 
 class Misses:
     """Counts them."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`most`: of an address within `WINDOW`. Many people may share one."""
+        self._most = most
         self._clock = clock
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def are_too_many(self, address: str) -> bool:
-        """Whether this address has to wait."""
-        return self._count(address)[1] >= MOST
+    def wait(self, address: str) -> float:
+        """Seconds that this address has to wait; 0: none."""
+        began, count = self._count(address)
+        return max(0.0, began + WINDOW - self._clock()) if count >= self._most else 0.0
 
     def add(self, address: str) -> None:
         """Another one."""
         began, count = self._count(address)
-        self._counts[address] = (began, count + 1)
-        while len(self._counts) > REMEMBERED:
-            self._counts.popitem(last=False)
+        remember(self._counts, address, (began, count + 1), REMEMBERED)
 
     def _count(self, address: str) -> tuple[float, int]:
         began, count = self._counts.get(address, (self._clock(), 0))

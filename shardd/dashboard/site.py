@@ -11,7 +11,6 @@ on a button opens a dialog whose buttons are the button's own words, and Back. A
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.globals["static"] = static_files.url_of
     environment.filters.update(
-        ago=ago, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", since=_since, at=_at
+        ago=ago, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", at=_at
     )
     return environment
 
@@ -215,11 +214,6 @@ def _at(moment: datetime | float | None) -> str:
     if isinstance(moment, int | float):
         moment = datetime.fromtimestamp(moment, UTC)
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _since(at: float) -> str:
-    """How long a POSIX time is ago."""
-    return span(max(0.0, time.time() - at))
 
 
 def failure(error: SharddError) -> tuple[int, str]:

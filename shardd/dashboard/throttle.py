@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.addresses import read_address
+from shardd.bounded import remember
 
 FREE: Final = 4
 """Failures of an address that cost no wait."""
@@ -60,20 +61,14 @@ class Throttle:
             count = self._count(kind, key)
             count.failures += 1
             count.last_at = now
-            self._counts[kind, key] = count
-            self._counts.move_to_end((kind, key))
-        while len(self._counts) > MOST:
-            self._counts.popitem(last=False)
+            remember(self._counts, (kind, key), count, MOST)
 
     def succeeded(self, name: str, address: str) -> None:
         """It was no failure. Those of the address with other names still count."""
         block = _block(address)
         self._counts.pop(("name", name), None)
         self._count("address", block).failures -= 1
-        self._known[name, block] = None
-        self._known.move_to_end((name, block))
-        while len(self._known) > MOST:
-            self._known.popitem(last=False)
+        remember(self._known, (name, block), None, MOST)
 
     def _count(self, kind: str, key: str) -> _Count:
         count = self._counts.get((kind, key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,11 +16,9 @@ DONE: Final = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """A row of shardd.acts."""
+class NewAct:
+    """What is recorded of an act."""
 
-    id: int
-    at: datetime
     who: str
     how: str
     address: str
@@ -31,16 +29,20 @@ class Act:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class Act(NewAct):
+    """A row of shardd.acts."""
+
+    id: int
+    at: datetime
+
+
 class Acts(Statements):
     """Raises DatabaseError."""
 
-    async def record(
-        self, *, who: str, how: str, address: str, act: str, target: str, detail: str, result: str, node: str
-    ) -> None:
+    async def record(self, new: NewAct) -> None:
         """Add one."""
-        texts = {"who": who, "how": how, "address": address, "act": act, "target": target, "detail": detail}
-        shown = {name: visible(text)[:MOST] for name, text in {**texts, "result": result, "node": node}.items()}
-        await self._database.execute("record_act", shown)
+        await self._database.execute("record_act", {name: visible(text)[:MOST] for name, text in asdict(new).items()})
 
     async def newest(self, most: int, *, before: int | None = None, who: str | None = None) -> list[Act]:
         """The newest ones, newest first; `before`: only those with a smaller id."""

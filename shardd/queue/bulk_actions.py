@@ -107,6 +107,8 @@ class BulkAction:
     """Why named jobs in these states are not looked at."""
     wanted: frozenset[JobState]
     """Named jobs in these states are already as requested."""
+    usual_state: JobState | None = None
+    """Of the jobs that are meant when traits name none; None: any."""
     warning: str = ""
     """Completes `warning: 2 jobs in doubt …`."""
     only_as_seen: frozenset[JobState] = frozenset()
@@ -121,6 +123,7 @@ RETRY: Final = BulkAction(
     handle=JobAdmin.retry,
     refusals=_NO_RETRY,
     wanted=frozenset({JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING}),
+    usual_state=JobState.FAILED,
     warning="may have reached the recipient; retrying may send the message twice",
     only_as_seen=frozenset(CAN_RETRY),
 )
@@ -144,8 +147,14 @@ def resolving(*, sent: bool, by: str) -> BulkAction:
         handle=lambda jobs, traits, ids: jobs.decide(traits, ids, sent=sent, by=by),
         refusals=_NO_RESOLVE,
         wanted=frozenset({JobState.SENT if sent else JobState.FAILED}),
+        usual_state=JobState.IN_DOUBT,
         warning=f"will be recorded {result} on your word; what a journal or a platform reports later changes it no more",
     )
+
+
+def meant_by(action: BulkAction, traits: Traits) -> Traits:
+    """With the usual state, if they name none."""
+    return traits if traits.state is not None else replace(traits, state=action.usual_state)
 
 
 async def look(

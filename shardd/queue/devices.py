@@ -92,6 +92,8 @@ class Devices(Statements):
 
 PAUSED: Final = "paused"
 """Shown as the state of a paused device, whatever its own state is."""
+SHOWN_STATES: Final = (*(state.value for state in DeviceState), PAUSED)
+"""All that are shown."""
 CHANGEABLE: Final = (
     *("label", "proxy", "settings", "gap_min", "gap_max", "hourly_limit", "daily_limit", "quiet_hours", "timezone"),
     "warm",

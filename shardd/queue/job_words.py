@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from shardd.queue.records import JobRow
+from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
-from shardd.words import count
+from shardd.words import Facts, count
 
 _SHOWN_OF_MEDIA: Final = 64
 """Characters that are shown of a data: URI, which contains a whole file."""
@@ -17,6 +17,29 @@ def tries_of(job: JobRow) -> int:
     return job.failures + (
         job.state in (JobState.SENT, JobState.SENDING) or (job.failures == 0 and job.message_id is not None)
     )
+
+
+def handling_facts(job: WholeJob) -> Facts:
+    """How it is to be handled, and how often it was tried."""
+    tries = f"{tries_of(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"
+    return [
+        ("order group", job.order_group),
+        ("reference", job.reference),
+        ("tries", tries),
+        ("on doubt", job.on_doubt),
+        ("on unreadable", job.on_unreadable),
+        ("priority", str(job.priority) if job.priority else ""),
+    ]
+
+
+def origin_facts(job: WholeJob) -> Facts:
+    """Who inserted it, and by what it is known elsewhere."""
+    return [
+        ("no keys of", count(job.members_without_keys, "member") if job.members_without_keys else ""),
+        ("message id", job.message_id),
+        ("dedupe key", job.dedupe_key),
+        ("producer", job.producer),
+    ]
 
 
 def media_words(media: str | None) -> str:

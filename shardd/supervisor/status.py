@@ -224,3 +224,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
             "Messages and statuses that platforms reported for no device: an unknown phone_number_id or path.",
         ),
     ] = 0
+
+
+def head_word(status: Status) -> str:
+    """`healthy`, `degraded`, or what it does instead of running."""
+    if status.healthy:
+        return "healthy"
+    return "degraded" if status.state == "running" else status.state

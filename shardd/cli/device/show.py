@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -19,7 +18,7 @@ from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import masked_settings
 from shardd.hashing import shard_of
 from shardd.queue.database import Database
-from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.devices import PAUSED, SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import DeviceState
 from shardd.supervisor.scheduling.device_json import device_json, masked_proxy, outlook_json
@@ -33,9 +32,7 @@ from shardd.supervisor.scheduling.device_words import (
     why_words,
 )
 from shardd.supervisor.scheduling.outlook_words import Outlook, sent_words
-from shardd.words import count, moment_text
-
-_STATES: Final = [*(state.value for state in DeviceState), PAUSED]
+from shardd.words import count, json_text, moment_text
 
 
 def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
@@ -61,7 +58,7 @@ def _listing(config: Config, *, chosen: bool) -> Listing[DeviceRow]:
 
 @click.command("list", epilog=examples("shardd device list --state=paused"))
 @click.option(
-    "--state", type=OneOf(_STATES), metavar="STATE", help=f"Only devices in this state: {', '.join(_STATES)}."
+    "--state", type=OneOf(SHOWN_STATES), metavar="STATE", help=f"Only devices in this state: {', '.join(SHOWN_STATES)}."
 )
 @click.option("--transport", type=OneOf(list(TRANSPORTS)), help="Only devices of this transport.")
 @json_option("Print a list of objects as of `device show --json`, for programs.")
@@ -124,7 +121,7 @@ def _facts(device: DeviceRow, config: Config, outlook: Outlook) -> Facts:
         ("shard", f"{shard_of(device.id, config.shards)} of {config.shards}"),
         ("session", device.session),
         ("proxy", masked_proxy(device.proxy)),
-        ("settings", json.dumps(settings, ensure_ascii=False) if settings else ""),
+        ("settings", json_text(settings or None)),
         ("added", moment_text(device.created_at)),
     ]
 

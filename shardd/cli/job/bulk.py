@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import click
 
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
-from shardd.cli.job.choice import check_names, read_choice, trait_options
+from shardd.cli.job.choice import read_choice, trait_options
 from shardd.cli.listing import Column, table_of
 from shardd.cli.names import Refusals, confirm, login_name
 from shardd.cli.options import Decorator, all_of, database_config_option, json_option, yes_option
@@ -36,12 +35,14 @@ from shardd.queue.bulk_actions import (
     carry_out,
     done_words,
     look,
+    meant_by,
     question_of,
     resolving,
     warning_of,
 )
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, JobCount, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount
+from shardd.queue.trait_names import check_names
 from shardd.states import JobState
 from shardd.words import count
 
@@ -79,10 +80,7 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
     A job in doubt may have been sent. Retrying it may send it twice, so this is always asked first.
     """
     choice = read_choice(ids, options)
-    any_state = choice.traits if choice.ids is None and choice.traits.state is None else None
-    if any_state is not None:
-        choice = Choice(None, replace(any_state, state=JobState.FAILED))
-    _carry_out(RETRY, choice, any_state, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    _carry_out(RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("cancel", epilog=examples("shardd job cancel 4711", "shardd job cancel --campaign=spring --dry-run"))
@@ -93,7 +91,7 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
     What a worker has in flight cannot be stopped. `shardd job retry` brings cancelled jobs back.
     """
     choice = read_choice(ids, options)
-    _carry_out(CANCEL, choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    _carry_out(CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("resolve", epilog=examples("shardd job resolve 4711 --sent", "shardd job resolve 4711 --not-sent"))
@@ -110,22 +108,13 @@ def resolve(
     if sent is None:
         raise UsageError("say what became of the message: --sent or --not-sent")
     choice = read_choice(ids, options)
-    _carry_out(
-        resolving(sent=sent, by=login_name()), choice, None, dry_run=dry_run, yes=yes, as_json=as_json, config=config
-    )
+    _carry_out(resolving(sent=sent, by=login_name()), choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
-def _carry_out(
-    action: BulkAction,
-    choice: Choice,
-    any_state: Traits | None,
-    *,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    config: Config,
-) -> None:
-    """`any_state`: what the operator asked for, if the state in `choice` was added to it."""
+def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
+    any_state = None
+    if choice.ids is None and (meant := meant_by(action, choice.traits)) != choice.traits:
+        any_state, choice = choice.traits, Choice(None, meant)
 
     async def see(database: Database) -> Seen:
         seen = await look(action, JobAdmin(database), choice, any_state)

@@ -13,11 +13,7 @@ from shardd.cli.options import Decorator, OneOf, all_of
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.bulk_actions import Choice
-from shardd.queue.campaigns import CampaignAdmin
-from shardd.queue.database import Database
-from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import Traits
-from shardd.queue.unknown_device import unknown_device
 from shardd.states import JobState
 
 _KINDS: Final = [one.value for one in ErrorClass]
@@ -63,12 +59,3 @@ def read_choice(ids: tuple[str, ...], options: dict[str, Any]) -> Choice:
             "say which jobs: their ids, or --state, --device, --campaign, --class, --error-class, --order-group or --reference"
         )
     return Choice(numbers if ids else None, traits)
-
-
-async def check_names(database: Database, traits: Traits) -> None:
-    """Raise UsageError for a device or campaign that never existed: a typo must not look like "no such jobs"."""
-    for device in traits.device_ids or ():
-        if not await DeviceAdmin(database).was_there(device):
-            raise await unknown_device(database, device)
-    if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
-        raise UsageError(f"campaign {traits.campaign!r} is unknown; the others: shardd campaign list")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import click
 
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
-from shardd.cli.job.choice import check_names, read_traits, trait_options
+from shardd.cli.job.choice import read_traits, trait_options
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.listing import AIRY, WIDE, Column, Listing
 from shardd.cli.names import job_ids
@@ -31,10 +30,11 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin
-from shardd.queue.job_words import media_words, tries_of
+from shardd.queue.job_words import handling_facts, media_words, origin_facts, tries_of
 from shardd.queue.records import JobRow, WholeJob
+from shardd.queue.trait_names import check_names
 from shardd.states import JobState
-from shardd.words import ago, count, moment_text
+from shardd.words import ago, json_text, moment_text
 
 
 def _transport(job: JobRow) -> Text:
@@ -136,12 +136,7 @@ def _facts(job: WholeJob) -> Facts:
         ("recipient", job.recipient),
         ("class", job.job_class),
         ("campaign", job.campaign),
-        ("order group", job.order_group),
-        ("reference", job.reference),
-        ("tries", f"{tries_of(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"),
-        ("on doubt", job.on_doubt),
-        ("on unreadable", job.on_unreadable),
-        ("priority", str(job.priority) if job.priority else ""),
+        *handling_facts(job),
         ("inserted", moment_text(job.created_at)),
         ("run at", moment_text(job.run_at) if job.run_at != job.created_at else ""),
         ("due at", moment_text(job.due_at)),
@@ -156,20 +151,13 @@ def _facts(job: WholeJob) -> Facts:
         ("sent again as", f"job {job.resent_as}" if job.resent_as is not None else ""),
         ("answers", f"message {job.reply_to}" if job.reply_to is not None else ""),
         ("repeats", f"job {job.resend_of}" if job.resend_of is not None else ""),
-        ("no keys of", "" if not job.members_without_keys else count(job.members_without_keys, "member")),
-        ("message id", job.message_id),
-        ("dedupe key", job.dedupe_key),
-        ("producer", job.producer),
+        *origin_facts(job),
         ("kind", job.kind),
         ("media", media_words(job.media)),
         ("file name", job.file_name),
         ("mime type", job.mime_type),
-        ("details", _json_text(job.details)),
-        ("metadata", _json_text(job.metadata)),
-        ("variables", _json_text(job.variables)),
+        ("details", json_text(job.details)),
+        ("metadata", json_text(job.metadata)),
+        ("variables", json_text(job.variables)),
         ("body", Lines(job.body)),
     ]
-
-
-def _json_text(value: Any) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -13,7 +13,16 @@ from rich.console import Group, RenderableType
 
 from shardd.cli.output import Console, Table, Text, make_grid, make_table, sandbox_text, state_text
 from shardd.states import CAN_SEND, NodeState, ShardState
-from shardd.supervisor.status import NO_STANDBY, NodeStatus, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
+from shardd.supervisor.status import (
+    NO_STANDBY,
+    NodeStatus,
+    QueueStatus,
+    ShardStatus,
+    Status,
+    Totals,
+    WebhookStatus,
+    head_word,
+)
 from shardd.words import count, span
 
 WIDE: Final = 110
@@ -73,9 +82,8 @@ def _height(what: RenderableType, width: int) -> int:
 
 
 def _title(status: Status, *, stale: bool) -> Text:
-    word, style = ("healthy", "bold green") if status.healthy else (status.state, "bold yellow")
-    if not status.healthy and status.state == "running":
-        word, style = "degraded", "bold red"
+    word = head_word(status)
+    style = {"healthy": "bold green", "degraded": "bold red"}.get(word, "bold yellow")
     if stale:
         word, style = f"was {word}", "bold"
     title = Text.assemble((f"shardd {status.version}", "bold"), f" on {status.node}: ", (word, style))

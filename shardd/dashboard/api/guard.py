@@ -10,10 +10,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
+from shardd.bounded import remember
 from shardd.dashboard.api.problems import (
     BAD_TOKEN,
     NO_TOKEN,
@@ -22,14 +23,13 @@ from shardd.dashboard.api.problems import (
     TOO_MANY_FAILURES,
     ProblemError,
 )
+from shardd.dashboard.misses import Misses
 from shardd.queue.api_tokens import FORM, PREFIX, ApiToken, ApiTokens, May, digest
 
 FAILURES: Final = 20
-"""Wrong tokens of one address within `WINDOW`, after which it waits."""
-WINDOW: Final = 60.0
-"""Seconds."""
+"""Wrong tokens of one address in a minute, after which it waits."""
 MOST: Final = 10_000
-"""Addresses, and tokens, that are remembered; the one that was longest without a request makes room."""
+"""Tokens that are remembered; the one that was longest without a request makes room."""
 SCHEME: Final = "bearer"
 
 
@@ -61,8 +61,7 @@ class Guard:
 
     def __init__(self, tokens: ApiTokens, clock: Callable[[], float] = time.monotonic) -> None:
         self._tokens = tokens
-        self._clock = clock
-        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._misses = Misses(FAILURES, clock)
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
     async def caller(self, request: web.Request) -> Caller:
@@ -72,14 +71,14 @@ class Guard:
         address = request.remote or ""
         hashed = digest(token)
         if hashed not in self._good:
-            self._check_failures(address)
+            self._check_misses(address)
         found = await self._tokens.use(token) if FORM.fullmatch(token) else None
         if found is None or found.expired:
             self._good.pop(hashed, None)
-            self._failed(address)
+            self._misses.add(address)
             why = "is not known: it was removed, or mistyped" if found is None else "has expired"
             raise ProblemError(BAD_TOKEN, f"the token {why}; an operator makes another with: shardd token add")
-        self._remember(self._good, hashed, None)
+        remember(self._good, hashed, None, MOST)
         return Caller(found, address)
 
     async def is_still_good(self, request: web.Request) -> bool:
@@ -87,27 +86,12 @@ class Guard:
         found = await self._tokens.use(_token_of(request))
         return found is not None and not found.expired
 
-    def _check_failures(self, address: str) -> None:
-        began, number = self._failures.get(address, (0.0, 0))
-        left = began + WINDOW - self._clock()
-        if number >= FAILURES and left > 0:
-            problem = ProblemError(
-                TOO_MANY_FAILURES, f"{number} wrong tokens came from {address or 'here'}: try again in {left:.0f} s"
-            )
-            problem.headers["Retry-After"] = f"{max(1.0, left):.0f}"
+    def _check_misses(self, address: str) -> None:
+        if (wait := self._misses.wait(address)) > 0:
+            words = f"{FAILURES} wrong tokens came from {address or 'here'}: try again in {wait:.0f} s"
+            problem = ProblemError(TOO_MANY_FAILURES, words)
+            problem.headers["Retry-After"] = f"{max(1.0, wait):.0f}"
             raise problem
-
-    def _failed(self, address: str) -> None:
-        now = self._clock()
-        began, number = self._failures.get(address, (now, 0))
-        self._remember(self._failures, address, (began, number + 1) if now < began + WINDOW else (now, 1))
-
-    @staticmethod
-    def _remember(where: OrderedDict[Any, Any], key: object, value: object) -> None:
-        where[key] = value
-        where.move_to_end(key)
-        while len(where) > MOST:
-            where.popitem(last=False)
 
 
 def allow(caller: Caller, may: frozenset[May]) -> None:

@@ -25,11 +25,10 @@ from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.device_search import DeviceQuestion, DeviceSearch
-from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.opt_outs import OptOutAdmin
 from shardd.queue.unknown_device import unknown_device
 from shardd.queue.webhooks import COUNT_MOST, WebhookAdmin, state_of, webhook_json
-from shardd.states import DeviceState
 from shardd.supervisor.cluster.node_shares import look, sharing_as_json
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_json import device_json, outlook_json
@@ -39,7 +38,7 @@ from shardd.supervisor.status import Status
 
 MOST: Final = 1000
 Limit = Annotated[int, Meta(ge=1, le=MOST)]
-ShownState: Final[Any] = Literal[(*(state.value for state in DeviceState), PAUSED)]
+ShownState: Final[Any] = Literal[SHOWN_STATES]
 Transport: Final[Any] = Literal[tuple(sorted(TRANSPORTS))]
 
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from shardd.dashboard import fields
 from shardd.dashboard.campaign_numbers import CampaignNumbers
-from shardd.dashboard.forms import text_of
 from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
@@ -85,10 +85,8 @@ class _Pages:
 
     async def list(self, request: web.Request, sign_in: SignIn) -> web.Response:
         self._live.watch()
-        state, after = request.query.get("state") or None, request.query.get("after") or None
-        if state is not None and state not in [*CampaignState]:
-            raise UsageError(f"state {state[:40]!r} is not a state of a campaign: {', '.join(CampaignState)}")
-        found = await self._admin.page(MOST + 1, after=after, state=None if state is None else CampaignState(state))
+        state, after = fields.choice(request.query, "state", CampaignState), fields.text(request.query, "after")
+        found = await self._admin.page(MOST + 1, after=after, state=state)
         return self._site.page(
             "campaigns.html",
             sign_in,
@@ -126,7 +124,7 @@ class _Pages:
     async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name, act = request.match_info["campaign"], request.match_info["act"]
         state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
-        why = await text_of(request, "why", MOST_WHY) if act == "pause" else None
+        why = fields.text(await request.post(), "why", longest=MOST_WHY) if act == "pause" else None
         if not await self._admin.set_state([name], state, why):
             raise UsageError(f"campaign {name}: {FINAL if await self._admin.title(name) else 'unknown'}")
         await self._site.acted(sign_in, act, f"campaign {name}", why or "")
@@ -138,7 +136,7 @@ class _Pages:
 
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
-        why = await text_of(request, "why", MOST_WHY)
+        why = fields.text(await request.post(), "why", longest=MOST_WHY)
         found = await self._admin.count_jobs([name])
         ended = await self._admin.cancel([name], why) if found else set()
         if not ended:

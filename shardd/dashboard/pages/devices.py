@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,16 +22,14 @@ from shardd.errors import SharddError, UsageError
 from shardd.hashing import shard_of
 from shardd.pairing.context import CLOSE_TIMEOUT, close_path
 from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch, ListedDevice, Order
-from shardd.queue.devices import PAUSED, DeviceAdmin, DeviceRow
+from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.inbox import InboxAdmin
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.unknown_device import unknown_device
-from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_words import (
     BACKING_OFF,
-    Facts,
     last_sent_words,
     pace_facts,
     to_do,
@@ -42,6 +39,7 @@ from shardd.supervisor.scheduling.device_words import (
 )
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
 from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines, sent_words
+from shardd.words import Facts, json_text
 
 MOST: Final = 100
 """Devices of one page."""
@@ -53,7 +51,6 @@ BUDGET: Final = 0.01
 """Seconds in which a device's latest jobs are searched before the page is shown; the browser asks for the rest."""
 LONGEST_WHY: Final = 200
 ELSEWHERE: Final = "its shard is served by another node; estimated from the database"
-STATES: Final = [*(state.value for state in DeviceState), PAUSED]
 ORDERS: Final = {Order.ID: "id", Order.LABEL: "label", Order.CHANGED: "last change of state"}
 
 
@@ -77,8 +74,8 @@ def routes(site: Site) -> list[web.RouteDef]:
         settings = await _settings(site)
         query = request.query
         question = DeviceQuestion(
-            state=fields.word(query, "state", STATES),
-            transport=fields.word(query, "transport", TRANSPORTS),
+            state=fields.choice(query, "state", SHOWN_STATES),
+            transport=fields.choice(query, "transport", TRANSPORTS),
             device_group=fields.text(query, "group"),
             search=fields.text(query, "search"),
         )
@@ -113,7 +110,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             later=page.later and fields.link("/devices", {**given, "after": page.later}),
             earlier=page.earlier and fields.link("/devices", {**given, "before": page.earlier}),
             first=fields.link("/devices", given) if after or before else None,
-            states=STATES,
+            states=SHOWN_STATES,
             transports=sorted(TRANSPORTS),
             groups=await search.group_ids(MOST_GROUPS),
             orders=ORDERS,
@@ -252,6 +249,6 @@ def _facts(device: DeviceRow, settings: Settings | None, outlook: Outlook | None
     shown = masked_settings(device.transport, device.settings)
     known += [
         ("session", device.session),
-        ("settings", json.dumps(shown, ensure_ascii=False) if shown else None),
+        ("settings", json_text(shown or None)),
     ]
     return [(name, value) for name, value in known if value]

@@ -59,11 +59,9 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def decide(request: web.Request, sign_in: SignIn) -> web.Response:
-        name, form = request.match_info["act"], await request.post()
-        if name not in DECISIONS:
-            raise UsageError(f"{name[: fields.QUOTED]!r} is not a decision: {', '.join(DECISIONS)}")
-        chosen = form.getall("id", [])
-        ids = sorted({number for one in chosen if (number := fields.number({"id": one}, "id")) is not None})
+        name, form = fields.chosen(request.match_info, "act", DECISIONS), await request.post()
+        ticked = form.getall("id", [])
+        ids = sorted({number for one in ticked if (number := fields.number({"id": one}, "id")) is not None})
         if not ids:
             raise UsageError("no job is chosen: tick those that you know about")
         if len(ids) > MOST:

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from shardd.dashboard import fields
 from shardd.dashboard.live import EVENTS, Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -38,8 +39,8 @@ class Filter:
 
 
 def filter_of(query: Mapping[str, str]) -> Filter:
-    """Of a request."""
-    return Filter(query.get("kind") or None, query.get("device") or None)
+    """Of a request. Raises UsageError."""
+    return Filter(fields.text(query, "kind"), fields.text(query, "device"))
 
 
 def routes(site: Site, live: Live) -> list[web.RouteDef]:
@@ -74,4 +75,4 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
 def _check(kind: str) -> None:
     if not names_a_kind(kind):
-        raise UsageError(f"kind {kind[:40]!r} is no kind of event: choose one of the list")
+        raise UsageError(f"kind is {kind[: fields.QUOTED]!r}: choose one of the list")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from aiohttp import web
 
-from shardd.dashboard.forms import number_of
+from shardd.dashboard import fields
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.queue.inbox import InboxAdmin
+from shardd.words import json_text
 
 MOST: Final = 50
 """Messages of one page."""
@@ -23,8 +23,8 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
     async def inbox(request: web.Request, sign_in: SignIn) -> web.Response:
         live.watch()
-        device = request.query.get("device") or None
-        before = number_of(request.query.get("before"), "before")
+        device = fields.text(request.query, "device")
+        before = fields.number(request.query, "before")
         found = await admin.newest(MOST + 1, device_id=device, before=before)
         return site.page(
             "inbox.html",
@@ -36,11 +36,10 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         )
 
     async def message(request: web.Request, sign_in: SignIn) -> web.Response:
-        number = number_of(request.match_info["message"], "message")
+        number = fields.number(request.match_info, "message")
         found = None if number is None else await admin.show(number)
         if found is None:
             return site.sorry(sign_in, 404, f"Message {number} is unknown, or was deleted after inbox.keep.")
-        details = "" if found.details is None else json.dumps(found.details, ensure_ascii=False, indent=2)
-        return site.page("message.html", sign_in, message=found, details=details)
+        return site.page("message.html", sign_in, message=found, details=json_text(found.details, indent=2))
 
     return [web.get("/inbox", site.signed_in(inbox)), web.get("/inbox/{message:[0-9]+}", site.signed_in(message))]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -11,14 +10,13 @@ from shardd.dashboard import fields
 from shardd.dashboard.job_acts import BUTTONS, act_on_jobs, acts_on, questions_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
-from shardd.errors import UsageError
 from shardd.queue.inbox import InboxAdmin
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_story import JobStories, story_of
-from shardd.queue.job_words import media_words, tries_of
+from shardd.queue.job_words import handling_facts, media_words, origin_facts
 from shardd.queue.records import WholeJob
 from shardd.states import JobState
-from shardd.words import count, moment_text
+from shardd.words import Facts, json_text, moment_text
 
 MOST_ANSWERS: Final = 20
 
@@ -46,9 +44,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def act(request: web.Request, sign_in: SignIn) -> web.Response:
-        name = request.match_info["act"]
-        if name not in BUTTONS:
-            raise UsageError(f"{name[: fields.QUOTED]!r} is not an act: {', '.join(BUTTONS)}")
+        name = fields.chosen(request.match_info, "act", BUTTONS)
         shown_as = fields.choice(await request.post(), "state", JobState)
         return await act_on_jobs(site, sign_in, name, [_number(request)], shown_as)
 
@@ -59,49 +55,36 @@ def routes(site: Site) -> list[web.RouteDef]:
 
 
 def _number(request: web.Request) -> int:
-    number = request.match_info["job"]
-    if len(number) > len(str(fields.BIGGEST_ID)) or int(number) > fields.BIGGEST_ID:
-        raise UsageError(f"{number[: fields.QUOTED]} is not a job: its number has at most 19 digits")
-    return int(number)
+    number = fields.number(request.match_info, "job")
+    assert number is not None  # the route wants a digit
+    return number
 
 
-def _facts(job: WholeJob) -> list[tuple[str, str]]:
+def _facts(job: WholeJob) -> Facts:
     """What has no link and no moment of the story."""
-    facts = [
+    facts: Facts = [
         ("waits for", job.waits_for),
         ("due at", moment_text(job.due_at)),
         ("note" if job.state == JobState.SENT else "error", job.error),
         ("error class", job.error_class),
         ("recipient", job.recipient),
         ("class", job.job_class),
-        ("order group", job.order_group),
-        ("reference", job.reference),
-        ("tries", f"{tries_of(job)} of {job.max_attempts}, {job.failures} failed; claimed {count(job.claims, 'time')}"),
-        ("on doubt", job.on_doubt),
-        ("on unreadable", job.on_unreadable),
-        ("priority", str(job.priority) if job.priority else ""),
+        *handling_facts(job),
         ("expires at", moment_text(job.expires_at)),
-        ("no keys of", count(job.members_without_keys, "member") if job.members_without_keys else ""),
-        ("message id", job.message_id),
-        ("dedupe key", job.dedupe_key),
-        ("producer", job.producer),
-        ("metadata", _json_text(job.metadata)),
+        *origin_facts(job),
+        ("metadata", json_text(job.metadata)),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def _message(job: WholeJob) -> list[tuple[str, str]]:
+def _message(job: WholeJob) -> Facts:
     """What is sent, besides the text."""
-    facts = [
+    facts: Facts = [
         ("kind", job.kind),
         ("media", media_words(job.media)),
         ("file name", job.file_name),
         ("type", job.mime_type),
-        ("details", _json_text(job.details)),
-        ("variables", _json_text(job.variables)),
+        ("details", json_text(job.details)),
+        ("variables", json_text(job.variables)),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _json_text(value: Any) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False)

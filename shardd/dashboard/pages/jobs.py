@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 from aiohttp import web
@@ -25,13 +24,10 @@ from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.phone_numbers import parse_recipient
-from shardd.queue.bulk_actions import OBSTACLES, Choice, look, question_of, warning_of
-from shardd.queue.campaigns import CampaignAdmin
-from shardd.queue.database import Database
-from shardd.queue.devices import DeviceAdmin
+from shardd.queue.bulk_actions import OBSTACLES, Choice, look, meant_by, question_of, warning_of
 from shardd.queue.job_admin import JobAdmin, JobCount, Traits
 from shardd.queue.job_search import JobSearch, Question
-from shardd.queue.unknown_device import unknown_device
+from shardd.queue.trait_names import check_names
 from shardd.states import JobState
 from shardd.words import count
 
@@ -54,7 +50,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         before, after = fields.number(request.query, "before"), fields.number(request.query, "after")
         page = await search.page(question, MOST, before=before, after=after)
         if not page.jobs and page.older is None and before is None:
-            await _check_names(site.database, question.traits)
+            await check_names(site.database, question.traits)
         # Acts have fewer filters than the list.
         by_traits = question == Question(traits=question.traits) and question.traits != Traits()
         return site.page(
@@ -82,11 +78,11 @@ def routes(site: Site) -> list[web.RouteDef]:
         return site.page("jobs-more.html", sign_in, **rows_of(page, given, most, turn=turn, listed=listed))
 
     async def plan(request: web.Request, sign_in: SignIn) -> web.Response:
-        name, traits = _planned(request)
+        name, traits = _planned(request, sign_in)
         action = action_of(name, sign_in)
         seen = await look(action, JobAdmin(site.database), Choice(None, traits))
         if not seen.counts:
-            await _check_names(site.database, traits)
+            await check_names(site.database, traits)
         ranked = sorted(seen.counts, key=lambda some: (some.obstacle is not None, -some.jobs))
         good = sum(some.jobs for some in seen.good)
         given = given_of(traits)
@@ -105,7 +101,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
-        return await act_on_traits(site, sign_in, *_planned(request))
+        return await act_on_traits(site, sign_in, *_planned(request, sign_in))
 
     return [
         web.get("/jobs", site.signed_in(jobs)),
@@ -137,15 +133,6 @@ async def _address(site: Site, recipient: str) -> str:
         raise UsageError(f"recipient: {error}") from None
 
 
-async def _check_names(database: Database, traits: Traits) -> None:
-    """Raise UsageError for a device or campaign that never existed: a typo must not look like "no such jobs"."""
-    for device in traits.device_ids or ():
-        if not await DeviceAdmin(database).was_there(device):
-            raise await unknown_device(database, device)
-    if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
-        raise UsageError(f"campaign {traits.campaign} is unknown")
-
-
 def _acts_of(traits: Traits) -> list[str]:
     """What can be done with all jobs that a filter finds."""
     match traits.state:
@@ -165,18 +152,12 @@ def _plan_link(name: str, given: Mapping[str, Any]) -> str:
     return fields.link(f"/jobs/all/{name}", given)
 
 
-def _planned(request: web.Request) -> tuple[str, Traits]:
+def _planned(request: web.Request, sign_in: SignIn) -> tuple[str, Traits]:
     """Which act, and on which jobs. Raises UsageError."""
-    name, traits = request.match_info["act"], read_traits(request.query)
-    if name not in TITLES:
-        raise UsageError(f"{name[: fields.QUOTED]!r} is not an act: {', '.join(TITLES)}")
+    name, traits = fields.chosen(request.match_info, "act", TITLES), read_traits(request.query)
     if traits == Traits():
         raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")
-    if traits.state is None and name != CANCEL_NAME:
-        # As the command: a retry without a state is of failed jobs, and only jobs in doubt can be decided.
-        state = JobState.FAILED if name == RETRY_NAME else JobState.IN_DOUBT
-        traits = Traits(**{**asdict(traits), "state": state})
-    return name, traits
+    return name, meant_by(action_of(name, sign_in), traits)
 
 
 def _obstacle(some: JobCount) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from shardd.dashboard.forms import number_of, text_of
+from shardd.dashboard import fields
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
@@ -31,9 +31,9 @@ def routes(site: Site) -> list[web.RouteDef]:
         return Spelling((await site.supervisor.settings()).node.default_region)
 
     async def opt_outs(request: web.Request, sign_in: SignIn) -> web.Response:
-        if written := (request.query.get("number") or "").strip():
-            return await person(sign_in, written[:MOST_NUMBER])
-        before = number_of(request.query.get("before"), "before")
+        if written := fields.text(request.query, "number", longest=MOST_NUMBER):
+            return await person(sign_in, written)
+        before = fields.number(request.query, "before")
         found = await admin.page(MOST + 1, before)
         return site.page(
             "opt-outs.html",
@@ -57,10 +57,11 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def add(request: web.Request, sign_in: SignIn) -> web.Response:
-        written = await text_of(request, "number", MOST_NUMBER)
-        note = await text_of(request, "note", MOST_NOTE)
+        form = await request.post()
+        written = fields.text(form, "number", longest=MOST_NUMBER)
+        note = fields.text(form, "note", longest=MOST_NOTE)
         if written is None:
-            raise UsageError("number: is empty; write a phone number, or an address that ends with @lid or @g.us")
+            raise UsageError("number is empty: write a phone number, or an address that ends with @lid or @g.us")
         recipient = (await spelling()).read(written)
         new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=sign_in.user)
         await site.acted(sign_in, "opt out", "a person", "added" if new else "already listed")

@@ -9,13 +9,12 @@ from aiohttp import web
 from shardd.dashboard.chart import Chart
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site
-from shardd.dashboard.words_of_status import head_word
+from shardd.dashboard.site import Site, failure
 from shardd.errors import DatabaseError, NotRunningError, SharddError
 from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import CAN_SEND, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
-from shardd.supervisor.status import NodeStatus, ShardStatus, Status
+from shardd.supervisor.status import NodeStatus, ShardStatus, Status, head_word
 
 OF_STATUS: Final = ("head", "tiles", "states", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
@@ -30,7 +29,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         try:
             status = await site.supervisor.status()
         except SharddError as error:
-            words = "The supervisor does not answer." if isinstance(error, NotRunningError) else str(error)
+            _, words = failure(error)
             return site.render("overview-none.html", None, words=words) if part == "head" else ""
         return site.render(
             f"overview-{part}.html",

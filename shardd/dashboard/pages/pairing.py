@@ -20,7 +20,8 @@ from aiohttp import web
 
 from shardd.dashboard.linking import LAST, Kind, Linking, OpenLink, Shown
 from shardd.dashboard.misses import Misses
-from shardd.dashboard.site import FORM_TOKEN, HEADERS, Site
+from shardd.dashboard.server_sent import ALIVE, as_event, stream_of_events
+from shardd.dashboard.site import FORM_TOKEN, Site
 from shardd.dashboard.words_of_pairing import AGAIN, FOR_OWNER
 from shardd.errors import SharddError, UsageError
 from shardd.pairing.attempt import read_number
@@ -34,6 +35,8 @@ LASTS: Final = 24 * 3600
 """Seconds for which the browser keeps the cookie; the link ends before."""
 MOST_STREAMS: Final = 3
 """Open pages of one browser."""
+MOST_MISSES: Final = 30
+"""Links that do not work, of one address in a minute."""
 QUIET_ZONE: Final = 4
 """Light modules around a QR code."""
 WORDS: Final = {
@@ -65,7 +68,7 @@ class _Pages:
     def __init__(self, site: Site, linking: Linking) -> None:
         self._site = site
         self._linking = linking
-        self._misses = Misses()
+        self._misses = Misses(MOST_MISSES)
 
     def guarded(self, handler: Handler) -> Handler:
         """With words for the case that something does not answer, such as the database."""
@@ -83,14 +86,14 @@ class _Pages:
 
     async def link(self, request: web.Request) -> web.StreamResponse:
         """The first page of a link."""
-        if self._misses.are_too_many(self._site.gate.address(request)):
+        if self._misses.wait(self._site.gate.address(request)):
             return self._too_many()
         found = await self._unopened(request)
         return await self._elsewhere(request) if found is None else self._first_page(request, found)
 
     async def open(self, request: web.Request) -> web.StreamResponse:
         """Make the link that of this browser, and begin."""
-        if self._misses.are_too_many(self._site.gate.address(request)):
+        if self._misses.wait(self._site.gate.address(request)):
             return self._too_many()
         found = await self._unopened(request)
         if found is None:
@@ -160,13 +163,13 @@ class _Pages:
     async def live(self, request: web.Request) -> web.StreamResponse:
         """What changes on the page, as it does."""
         one = await self._linking.of(request.cookies.get(COOKIE))
-        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        answer = stream_of_events()
         await answer.prepare(request)
         if one is None or one.pages >= MOST_STREAMS:
             words = WORDS[Kind.OVER] if one is None else "This page is open too often."
             told = self._site.render("pairing/words.html", None, words=words, failed=True)
             parts = {"words": told, "code": "", "ways": "", "ends": "", "over": ""}
-            await answer.write(b"".join(_event(name, part) for name, part in parts.items()))
+            await answer.write(b"".join(as_event(name, part) for name, part in parts.items()))
             return answer
         sent: dict[str, str] = {}
         async for shown in one.changes():
@@ -174,10 +177,10 @@ class _Pages:
                 break
             now = self._parts(one, shown)
             changed = {name: part for name, part in now.items() if sent.get(name) != part}
-            await answer.write(b"".join(_event(name, part) for name, part in changed.items()) or b":\n\n")
+            await answer.write(b"".join(as_event(name, part) for name, part in changed.items()) or ALIVE)
             sent = now
             if shown.kind in LAST:
-                await answer.write(_event("over", ""))
+                await answer.write(as_event("over", ""))
         return answer
 
     def _parts(self, one: OpenLink, shown: Shown) -> dict[str, str]:
@@ -248,9 +251,3 @@ def _spaced(code: str) -> str:
 def _ends(left: float) -> str:
     minutes = max(1, math.ceil(left / 60))
     return f"This link works for {count(minutes, 'more minute')}, and only in the browser in which it was opened."
-
-
-def _event(name: str, part: str) -> bytes:
-    """A server-sent event (WHATWG HTML, 9.2.5)."""
-    lines = "".join(f"data: {line}\n" for line in part.splitlines() or [""])
-    return f"event: {name}\n{lines}\n".encode()

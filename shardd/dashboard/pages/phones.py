@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from shardd.dashboard import fields
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
 from shardd.dashboard.sign_ins import SignIn
@@ -65,7 +66,7 @@ class _Pages:
 
     async def phones(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """The list."""
-        search, after = request.query.get("search", "").strip()[:SEARCH], request.query.get("after", "")[:64]
+        search, after = _search(request.query), fields.text(request.query, "after") or ""
         found = await self._links.phones(after=after, search=search, most=ROWS + 1)
         waiting, linked = await self._links.count()
         return self._site.page(
@@ -86,7 +87,7 @@ class _Pages:
     async def make(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """Links for one device, for a list, or for all that wait."""
         form = await request.post()
-        minutes = _minutes(str(form.get("minutes", USUAL_MINUTES)))
+        minutes = int(fields.choice(form, "minutes", map(str, MINUTES)) or USUAL_MINUTES)
         wanted = await self._wanted(form)
         added = await self._add(sign_in, wanted)
         made = await self._links.make(
@@ -114,9 +115,9 @@ class _Pages:
 
     async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """End the link of a device."""
-        device = str((await request.post()).get("device", ""))
+        device = fields.text(await request.post(), "device") or ""
         if not await self._links.revoke([device]):
-            raise UsageError(f"device {device[:64]} has no link any more")
+            raise UsageError(f"device {device} has no link any more")
         await self._site.acted(sign_in, "revoke pairing link", f"device {device}")
         answer = self._site.done(sign_in, f"The link of device {device} does not work any more.")
         answer.headers["HX-Trigger"] = LINKED
@@ -129,7 +130,7 @@ class _Pages:
     async def _wanted(self, form: Mapping[str, object]) -> PhoneList:
         if not form.get("all"):
             return read_phone_list(await _text(form), WITH_SESSIONS)
-        ids = await self._links.ids(search=str(form.get("search", "")).strip()[:SEARCH], most=MOST)
+        ids = await self._links.ids(search=_search(form), most=MOST)
         if not ids:
             raise UsageError("no device waits for a phone")
         return PhoneList(ids, {}, [])
@@ -164,10 +165,8 @@ def _why_not(device: DeviceRow | None) -> str:
     return f"sends by {device.transport}, which has no phone to link"
 
 
-def _minutes(text: str) -> int:
-    if not text.isdecimal() or int(text) not in MINUTES:
-        raise UsageError(f"minutes: {text[:20]!r} is not one of {', '.join(map(str, MINUTES))}")
-    return int(text)
+def _search(values: Mapping[str, object]) -> str:
+    return fields.text(values, "search", longest=SEARCH) or ""
 
 
 async def _text(form: Mapping[str, object]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Final
 
 from aiohttp import web
 
 from shardd.dashboard.live import Live, Stream
 from shardd.dashboard.pages.events import filter_of
+from shardd.dashboard.server_sent import ALIVE, as_event, stream_of_events
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import HEADERS, Site
+from shardd.dashboard.site import Site
 
 MOST_TOPICS: Final = 20
 TAKES: Final = 10.0
@@ -30,25 +32,17 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             gone=lambda: request.transport is None or request.transport.is_closing(),
             wants=filter_of(request.query).wants,
         )
-        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        answer = stream_of_events()
         await answer.prepare(request)
-        live.open(watching)
         try:
-            async for news in watching.news():
-                async with asyncio.timeout(TAKES):
-                    await answer.write(b":\n\n" if news is None else _event(*news))
+            async with aclosing(live.changes(watching)) as changes:
+                async for change in changes:
+                    async with asyncio.timeout(TAKES):
+                        await answer.write(ALIVE if change is None else as_event(*change))
         except TimeoutError:
             # Its connection is of no use any more; the page connects again.
             if request.transport is not None:
                 request.transport.abort()
-        finally:
-            live.close_stream(watching)
         return answer
 
     return [web.get("/live", site.signed_in(stream))]
-
-
-def _event(name: str, html: str) -> bytes:
-    """A server-sent event (WHATWG HTML, 9.2.5)."""
-    lines = "".join(f"data: {line}\n" for line in html.splitlines()) or "data:\n"
-    return f"event: {name}\n{lines}\n".encode()

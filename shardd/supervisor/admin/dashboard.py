@@ -32,6 +32,7 @@ from shardd.supervisor.admin.sign_in_links import SignInLinks
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
 from shardd.supervisor.systemd import clean_environ
+from shardd.supervisor.workers.launch import exit_words
 from shardd.tasks import end_tasks, uncancelled
 
 log = get_logger(__name__)
@@ -206,10 +207,10 @@ class Dashboard(Service):
                 process.stdin.write(self._line())
                 self._process = process
                 await process.stdin.drain()
-            await process.wait()
+            status = await process.wait()
             if not beats.done():
                 await asyncio.wait([beats], timeout=ENDS)
-            return "it hung" if beats.done() and beats.result() else _how(process.returncode)
+            return "it hung" if beats.done() and beats.result() else exit_words(status)
         finally:
             self._process = None
             await end_tasks([beats])
@@ -268,7 +269,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _how(status: int | None) -> str:
-    return f"exit code {status}" if status is not None and status >= 0 else f"signal {-(status or 0)}"

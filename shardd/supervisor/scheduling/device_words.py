@@ -19,10 +19,7 @@ from shardd.states import DeviceState
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.outlook_words import tally_of
 from shardd.supervisor.scheduling.visits import due_of, is_visited, last_visit
-from shardd.words import ago, span
-
-Facts = list[tuple[str, str | None]]
-"""Names and values; without a value, there is nothing to say."""
+from shardd.words import Facts, ago, span
 
 BACKING_OFF: Final = (
     "nothing yet: it is backing off after the error below and tries again; if the error persists, fix what it names"

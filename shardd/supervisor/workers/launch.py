@@ -167,14 +167,18 @@ def rename_stderr(state_dir: Path, name: str, new: str) -> None:
 
 def describe_exit(status: int, state_dir: Path, name: str) -> str:
     """An exit status in words, with the last error that the process printed to this file."""
-    if status == 0:
-        return "exit code 0"
+    error = stderr_tail(state_dir, name) if status != 0 else None
+    return f"{exit_words(status)}: {error}" if error else exit_words(status)
+
+
+def exit_words(status: int) -> str:
+    """An exit status, or minus the signal that ended a process, in words: `exit code 1`, `SIGKILL`."""
+    if status >= 0:
+        return f"exit code {status}"
     try:
-        how = f"exit code {status}" if status > 0 else signal.Signals(-status).name
-    except ValueError:
-        how = f"signal {-status}"
-    error = stderr_tail(state_dir, name)
-    return f"{how}: {error}" if error else how
+        return signal.Signals(-status).name
+    except ValueError:  # a realtime signal
+        return f"signal {-status}"
 
 
 def stderr_tail(state_dir: Path, name: str) -> str | None:

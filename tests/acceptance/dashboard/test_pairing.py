@@ -18,7 +18,6 @@ from axe_playwright_python.async_playwright import Axe
 from PIL import Image
 from playwright.async_api import Browser, Page, expect
 
-from shardd.dashboard.misses import MOST
 from shardd.dashboard.pages import pairing
 from shardd.dashboard.site import FORM_TOKEN
 from tests.fixtures.browser import free_port, sign_in
@@ -208,7 +207,7 @@ async def test_a_link_is_its_first_browsers_and_all_that_do_not_work_say_the_sam
             answers.add((answer.status, await answer.text()))
         assert len(answers) == 1
         assert "shop" not in answers.pop()[1]
-        for _ in range(MOST):
+        for _ in range(pairing.MOST_MISSES):
             answer = await second.request.get(link)
         assert answer.status == 429
         await second.goto(link.rpartition("/")[0])

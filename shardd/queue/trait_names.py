@@ -1,0 +1,19 @@
+"""Whether the device and the campaign that filters of jobs name ever existed: a typo must not look like "no such jobs"."""
+
+from __future__ import annotations
+
+from shardd.errors import UsageError
+from shardd.queue.campaigns import CampaignAdmin
+from shardd.queue.database import Database
+from shardd.queue.devices import DeviceAdmin
+from shardd.queue.job_admin import Traits
+from shardd.queue.unknown_device import unknown_device
+
+
+async def check_names(database: Database, traits: Traits) -> None:
+    """Raise UsageError for one that did not. Raises DatabaseError, too."""
+    for device in traits.device_ids or ():
+        if not await DeviceAdmin(database).was_there(device):
+            raise await unknown_device(database, device)
+    if traits.campaign is not None and not await CampaignAdmin(database).count_jobs([traits.campaign]):
+        raise UsageError(f"campaign {traits.campaign} is unknown; the others: shardd campaign list")
