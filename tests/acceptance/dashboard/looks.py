@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from tests.support.daemon import Daemon, Producer
+
+StartDaemon = Callable[..., Awaitable[Daemon]]
 SCHEMES = ("light", "dark")
 
 
@@ -31,3 +36,17 @@ async def press(page: Page, name: str) -> None:
 async def is_said(page: Page, words: str) -> None:
     """The page says what was done."""
     await expect(page.locator("#done")).to_contain_text(words)
+
+
+def waiting(producer: Producer, number: int = 1, **fields: str) -> list[int]:
+    """Jobs of d1; their ids in order."""
+    columns = {"device_id": "d1", "recipient": "+4915112345678", "body": "hello", **fields}
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    statement = f"INSERT INTO shardd.jobs ({names}) SELECT {marks} FROM generate_series(1, %s) RETURNING id"
+    made = producer.execute(statement, *columns.values(), number)
+    return sorted(one for (one,) in made)
+
+
+def end(producer: Producer, ids: list[int], state: str, error: str = "why", error_class: str = "timeout") -> None:
+    """Have them end like this."""
+    producer.execute("SELECT shardd.end_jobs(%s, %s, %s, %s)", ids, state, error, error_class)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
-from unittest.mock import MagicMock
 
 import pytest
 from aiohttp import web
@@ -17,26 +14,19 @@ from playwright.async_api import Browser, Page, expect
 from yarl import URL
 
 from shardd.dashboard import throttle
-from shardd.dashboard.api.api import Api
-from shardd.dashboard.app import all_routes
-from shardd.dashboard.site import HEADERS, Site
-from shardd.dashboard.supervisor_client import SupervisorClient
-from shardd.queue.database import Database
-from shardd.supervisor.admin.dashboard import Access
+from shardd.dashboard.site import HEADERS
+from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
+from tests.support.dashboard_routes import dashboard_routes
 from tests.support.visitor import PASSWORD, USERS, visitor
 
 Routes = list[tuple[str, str]]
 """Method and path of each."""
 FOR_ALL: Final = {
     *("/sign-in", "/sign-in/{token}"),
-    *(
-        "/pair",
-        "/pair/live",
-        "/pair/begin",
-        "/pair/{secret:.*}",
-    ),  # for owners of phones, by a link that is tested elsewhere
+    # For owners of phones, by a link that is tested elsewhere.
+    *("/pair", "/pair/live", "/pair/begin", "/pair/{secret:.*}"),
 }
 """Those answer who is not signed in."""
 OWN: Final = {"/sign-out", "/account/sign-out-everywhere"}
@@ -44,10 +34,8 @@ OWN: Final = {"/sign-out", "/account/sign-out-everywhere"}
 
 
 @pytest.fixture
-async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
-    await daemon.start()
-    return daemon
+async def daemon(start_daemon: StartDaemon) -> Daemon:
+    return await start_daemon(users=USERS)
 
 
 @pytest.fixture
@@ -58,14 +46,9 @@ async def signed_in(daemon: Daemon, browser: Browser) -> tuple[Page, str]:
 
 
 @pytest.fixture
-async def routes(dsn: str) -> Routes:
+def routes(daemon: Daemon) -> Routes:
     """Method and path of everything that the dashboard answers."""
-    database = Database(dsn)
-    site = Site("test", database, SupervisorClient(Path("nowhere")), Access(listen=""))
-    # What the routes of pages are made with is not used here.
-    given = {"site": site, "api": Api(site, database)}
-    found = all_routes(**{name: given.get(name, MagicMock()) for name in inspect.signature(all_routes).parameters})
-    return [(route.method, route.path) for route in found]
+    return [(route.method, route.path) for route in dashboard_routes(daemon.config_file)]
 
 
 def acting(routes: Routes) -> Iterator[tuple[str, str]]:

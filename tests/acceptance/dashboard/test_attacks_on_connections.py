@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from shardd.dashboard.app import MOST
-from tests.fixtures.browser import free_port
+from tests.acceptance.dashboard.looks import StartDaemon
 from tests.support.daemon import PATIENCE, Daemon, Producer
 from tests.support.visitor import USERS, visitor
 
@@ -57,10 +57,8 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture
-async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
-    await daemon.start()
-    return daemon
+async def daemon(start_daemon: StartDaemon) -> Daemon:
+    return await start_daemon(users=USERS)
 
 
 @pytest.fixture

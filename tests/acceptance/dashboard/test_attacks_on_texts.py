@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 from playwright.async_api import Page
 
-from tests.fixtures.browser import free_port, sign_in
+from tests.fixtures.browser import sign_in
 from tests.support.daemon import Daemon, Producer
 
 EVIL: Final = (
@@ -58,11 +57,7 @@ def plant(producer: Producer) -> set[str]:
     return planted
 
 
-async def test_no_text_of_others_becomes_markup(
-    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
-) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
+async def test_no_text_of_others_becomes_markup(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(2)
     producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('g')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('g', 'd1'), ('g', 'd2')")

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-import pytest
 from playwright.async_api import Page, expect
 
 from tests.acceptance.dashboard.looks import is_fit_for_all, is_said
-from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
 
 LONG = "a_word_without_any_break_" * 8
 MARKUP = "<img src=x onerror=alert(1)> & 'quotes' \"too\""
 
 
-@pytest.fixture
-async def site(make_daemon: Callable[..., Daemon], producer: Producer, page: Page) -> tuple[Daemon, str]:
-    """A daemon that runs, and the address of its pages, where the browser is signed in."""
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
-    return daemon, await sign_in(page, daemon)
-
-
 async def ids(page: Page) -> list[str]:
     return await page.locator("tbody tr td:first-child").all_inner_texts()
 
 
-async def test_devices_are_found_page_by_page(site: tuple[Daemon, str], producer: Producer, page: Page) -> None:
-    _, url = site
+async def test_devices_are_found_page_by_page(site: str, producer: Producer, page: Page) -> None:
     producer.execute(
         "INSERT INTO shardd.devices (id, transport) SELECT 'd' || g, 'sandbox' FROM generate_series(1000, 1249) g"
     )
-    await page.goto(f"{url}/devices")
+    await page.goto(f"{site}/devices")
     every = [f"d{number}" for number in range(1000, 1250)]
     assert await ids(page) == every[:100]
     await expect(page.locator(".states")).to_contain_text("250 devices")
@@ -54,8 +42,7 @@ async def test_devices_are_found_page_by_page(site: tuple[Daemon, str], producer
     await is_fit_for_all(page)
 
 
-async def test_filters_narrow_the_list_down(site: tuple[Daemon, str], producer: Producer, page: Page) -> None:
-    daemon, url = site
+async def test_filters_narrow_the_list_down(daemon: Daemon, site: str, producer: Producer, page: Page) -> None:
     producer.execute(
         "INSERT INTO shardd.devices (id, transport, label, paused_at, paused_why)"
         " VALUES ('berlin-1', 'sandbox', 'Shop', NULL, NULL), ('berlin-2', 'sandbox', 'Zoo', now(), %s),"
@@ -64,11 +51,11 @@ async def test_filters_narrow_the_list_down(site: tuple[Daemon, str], producer: 
     )
     producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('north')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('north', 'berlin-1'), ('north', 'rome')")
-    await page.goto(f"{url}/devices")
+    await page.goto(f"{site}/devices")
     assert await ids(page) == ["berlin-1", "berlin-2", "paris-1", "rome"]
 
     async def search(name: str, value: str, found: list[str]) -> None:
-        await page.goto(f"{url}/devices")
+        await page.goto(f"{site}/devices")
         field = page.locator(f"form [name={name}]")
         if await field.evaluate("one => one.tagName") == "SELECT":
             await field.select_option(value)
@@ -86,28 +73,27 @@ async def test_filters_narrow_the_list_down(site: tuple[Daemon, str], producer: 
     await search("search", "nowhere", ["No such devices. Show all"])
     shards = {0: set[str](), 1: set[str]()}
     for shard in shards:
-        await page.goto(f"{url}/devices?shard={shard}")
+        await page.goto(f"{site}/devices?shard={shard}")
         shards[shard] = set(await ids(page)) - {"No such devices. Show all"}
     assert shards[0] | shards[1] == {"berlin-1", "berlin-2", "paris-1", "rome"}
     assert not shards[0] & shards[1]
-    await page.goto(f"{url}/devices?state=paused")
+    await page.goto(f"{site}/devices?state=paused")
     await expect(page.get_by_text(LONG)).to_be_visible()
     await is_fit_for_all(page)
-    await page.goto(f"{url}/devices?state=nonsense")
+    await page.goto(f"{site}/devices?state=nonsense")
     await expect(page.locator("main")).to_contain_text("state is 'nonsense': choose one of ready")
-    await page.goto(f"{url}/devices?shard=9")
+    await page.goto(f"{site}/devices?shard=9")
     await expect(page.locator("main")).to_contain_text("there is no shard 9: they are numbered 0 to 1")
     assert daemon.dashboard_pids() != []
 
 
 async def test_a_device_that_is_paused_here_sends_nothing_until_it_is_resumed(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    daemon: Daemon, site: str, producer: Producer, page: Page
 ) -> None:
-    daemon, url = site
     producer.add_devices(1)
     producer.add_jobs(1, 1)
     await producer.until_finished(daemon, 1)
-    await page.goto(f"{url}/devices/d1")
+    await page.goto(f"{site}/devices/d1")
     await expect(page.locator(".facts")).to_contain_text("nothing to do")
     await page.get_by_label("Why").fill(MARKUP)
     await page.get_by_role("button", name="Pause").click()
@@ -132,9 +118,8 @@ async def test_a_device_that_is_paused_here_sends_nothing_until_it_is_resumed(
 
 
 async def test_a_device_shows_its_groups_its_replies_and_when_it_may_send(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    daemon: Daemon, site: str, producer: Producer, page: Page
 ) -> None:
-    daemon, url = site
     producer.execute(
         "INSERT INTO shardd.devices (id, transport, gap_min, gap_max, daily_limit, warm)"
         " VALUES ('d1', 'sandbox', 3600, 3600, 7, true)"
@@ -149,7 +134,7 @@ async def test_a_device_shows_its_groups_its_replies_and_when_it_may_send(
         " SELECT 'd1', 'm', '+4915112345678', %s, false, false, 'text', %s, false, now(), id FROM shardd.archive",
         *(MARKUP, LONG),
     )
-    await page.goto(f"{url}/devices/d1")
+    await page.goto(f"{site}/devices/d1")
     facts = page.locator(".facts")
     await expect(facts).to_contain_text("1 of 7")
     await expect(facts).to_contain_text("its gap")
@@ -162,9 +147,8 @@ async def test_a_device_shows_its_groups_its_replies_and_when_it_may_send(
 
 
 async def test_an_unknown_device_is_answered_with_the_one_that_was_meant(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    site: str, producer: Producer, page: Page
 ) -> None:
-    _, url = site
     producer.add_devices(1, prefix="berlin-")
-    await page.goto(f"{url}/devices/berlim-1")
+    await page.goto(f"{site}/devices/berlim-1")
     await expect(page.locator("main")).to_contain_text("device berlim-1 is unknown; did you mean berlin-1?")

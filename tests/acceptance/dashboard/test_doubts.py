@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.acceptance.dashboard.looks import is_fit_for_all, is_said, press
-from tests.acceptance.dashboard.test_jobs import end, waiting
-from tests.fixtures.browser import free_port, sign_in
+from tests.acceptance.dashboard.looks import end, is_fit_for_all, is_said, press, waiting
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 
 
 @pytest.fixture
-async def site(make_daemon: Callable[..., Daemon], producer: Producer, page: Page) -> tuple[Daemon, str]:
-    """A daemon whose device d1 is paused, and the address of its pages, where the browser is signed in."""
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
-    producer.add_devices(1)
-    producer.execute("UPDATE shardd.devices SET paused_at = now()")
-    return daemon, await sign_in(page, daemon)
+async def site(site: str, producer: Producer) -> str:
+    """With a device d1 that is paused."""
+    producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d1', 'sandbox', now())")
+    return site
 
 
 def in_doubt(producer: Producer, number: int) -> list[int]:
@@ -31,12 +24,11 @@ def in_doubt(producer: Producer, number: int) -> list[int]:
 
 
 async def test_a_decision_shows_in_the_database_and_in_the_command(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    daemon: Daemon, site: str, producer: Producer, page: Page
 ) -> None:
-    daemon, url = site
     shardd = Command(daemon.config_file)
     sent, not_sent, again = in_doubt(producer, 3)
-    await page.goto(f"{url}/doubts")
+    await page.goto(f"{site}/doubts")
     await expect(page.locator("main")).to_contain_text("3 messages were handed over")
     await expect(page.get_by_role("region", name="Jobs in doubt")).to_contain_text("its worker died")
     await is_fit_for_all(page)
@@ -60,37 +52,31 @@ async def test_a_decision_shows_in_the_database_and_in_the_command(
     assert shown[1]["error"].startswith(f"not sent: decided by {who} on ")
     acts = producer.execute("SELECT act, target FROM shardd.acts WHERE target LIKE 'job%%' ORDER BY id")
     assert acts == [("resolve sent", f"job {sent}"), ("resolve not sent", f"job {not_sent}"), ("retry", f"job {again}")]
-    await page.goto(f"{url}/jobs/{sent}")
+    await page.goto(f"{site}/jobs/{sent}")
     await expect(page.locator(".story")).to_contain_text(f"decided by {who}")
     await expect(page.locator(".story")).to_contain_text("its worker died")
 
 
-async def test_whoever_changes_their_mind_decides_nothing(
-    site: tuple[Daemon, str], producer: Producer, page: Page
-) -> None:
-    _, url = site
+async def test_whoever_changes_their_mind_decides_nothing(site: str, producer: Producer, page: Page) -> None:
     (job,) = in_doubt(producer, 1)
-    await page.goto(f"{url}/jobs/{job}")
+    await page.goto(f"{site}/jobs/{job}")
     await page.get_by_role("button", name="Retry").click()
     await expect(page.locator("#question")).to_contain_text("may send it twice")
     await page.locator("#sure").get_by_role("button", name="Back").click()
     await expect(page.locator("#sure")).to_be_hidden()
     assert producer.states() == {"in_doubt": 1}
-    await page.goto(f"{url}/doubts")
+    await page.goto(f"{site}/doubts")
     await press(page, "Sent")
     await expect(page.locator("#failed")).to_contain_text("no job is chosen")
     assert producer.states() == {"in_doubt": 1}
 
 
-async def test_all_that_match_are_decided_together_oldest_first(
-    site: tuple[Daemon, str], producer: Producer, page: Page
-) -> None:
-    _, url = site
+async def test_all_that_match_are_decided_together_oldest_first(site: str, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d2', 'sandbox', now())")
     ids = in_doubt(producer, 130)
     others = waiting(producer, 1, device_id="d2")
     end(producer, others, "in_doubt")
-    await page.goto(f"{url}/doubts?device=d1")
+    await page.goto(f"{site}/doubts?device=d1")
     boxes = page.locator("tbody input[name=id]")
     assert [int(await box.input_value()) for box in await boxes.all()] == ids[:100]
     await page.get_by_role("link", name="Next").click()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
+from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
 
-MakeDaemon = Callable[..., Daemon]
 ADD = (
     "INSERT INTO shardd.jobs (device_id, recipient, body, campaign)"
     " SELECT 'd1', '+49151' || %s + g, 'x', %s FROM generate_series(1, %s) g"
@@ -23,16 +21,7 @@ WRITE = (
 )
 
 
-async def _start(make_daemon: MakeDaemon, **config: object) -> Daemon:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"}, **config)
-    await daemon.start()
-    return daemon
-
-
-async def test_a_campaign_is_paused_resumed_and_cancelled(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_a_campaign_is_paused_resumed_and_cancelled(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(1)
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     site = await sign_in(page, daemon)
@@ -64,10 +53,7 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(
     await expect(page.get_by_role("button", name="Resume")).to_be_hidden()
 
 
-async def test_a_campaign_that_another_changes_offers_what_fits(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_a_campaign_that_another_changes_offers_what_fits(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     site = await sign_in(page, daemon)
     await page.goto(f"{site}/campaigns/spring")
@@ -79,8 +65,10 @@ async def test_a_campaign_that_another_changes_offers_what_fits(
     await expect(page.get_by_role("button", name="Resume")).to_be_hidden()
 
 
-async def test_an_opt_out_that_is_entered_stops_a_job(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
-    daemon = await _start(make_daemon, transports={"whatsapp": {"default_region": "DE"}})
+async def test_an_opt_out_that_is_entered_stops_a_job(
+    start_daemon: StartDaemon, producer: Producer, page: Page
+) -> None:
+    daemon = await start_daemon(transports={"whatsapp": {"default_region": "DE"}})
     producer.add_devices(1)
     producer.execute("UPDATE shardd.devices SET paused_at = now()")
     await daemon.until(lambda status: status["device_states"]["paused"] == 1)
@@ -103,10 +91,7 @@ async def test_an_opt_out_that_is_entered_stops_a_job(make_daemon: MakeDaemon, p
     assert "4915112345678" not in acts[0][1]
 
 
-async def test_what_people_write_appears_and_is_shown_as_text(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_what_people_write_appears_and_is_shown_as_text(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(1)
     site = await sign_in(page, daemon)
     await page.goto(f"{site}/inbox?device=d1")
@@ -121,10 +106,7 @@ async def test_what_people_write_appears_and_is_shown_as_text(
     assert "broken" not in await page.title()
 
 
-async def test_older_pages_continue_where_the_newer_ones_end(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_older_pages_continue_where_the_newer_ones_end(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(1)
     for number in range(1, 61):
         producer.execute(WRITE, f"M{number}", "Ann", f"text {number}.")
@@ -149,10 +131,10 @@ async def test_older_pages_continue_where_the_newer_ones_end(
         await expect(page.get_by_role("link", name="Older")).to_have_count(0)
 
 
-async def test_a_failing_webhook_is_seen_and_retried(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
+async def test_a_failing_webhook_is_seen_and_retried(start_daemon: StartDaemon, producer: Producer, page: Page) -> None:
     port = free_port()
     hook = {"url": f"http://127.0.0.1:{port}/hook", "kinds": ["device.*"], "secret": "whsec_" + "c2VjcmV0" * 4}
-    daemon = await _start(make_daemon, webhooks={"crm": hook})
+    daemon = await start_daemon(webhooks={"crm": hook})
     producer.add_devices(1)
     site = await sign_in(page, daemon)
     await page.goto(f"{site}/webhooks")
@@ -163,8 +145,7 @@ async def test_a_failing_webhook_is_seen_and_retried(make_daemon: MakeDaemon, pr
     assert producer.execute("SELECT retries_asked FROM shardd.webhook_cursors") == [(1,)]
 
 
-async def test_the_keyboard_is_enough(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
-    daemon = await _start(make_daemon)
+async def test_the_keyboard_is_enough(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     await sign_in(page, daemon)
 
@@ -189,8 +170,7 @@ async def test_the_keyboard_is_enough(make_daemon: MakeDaemon, producer: Produce
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_axe_finds_nothing(make_daemon: MakeDaemon, producer: Producer, browser: Browser, theme: str) -> None:
-    daemon = await _start(make_daemon)
+async def test_axe_finds_nothing(daemon: Daemon, producer: Producer, browser: Browser, theme: str) -> None:
     producer.add_devices(3)
     producer.execute("UPDATE shardd.devices SET paused_at = now(), paused_why = 'test' WHERE id = 'd2'")
     producer.execute("INSERT INTO shardd.campaigns (id, label) VALUES ('spring', 'Spring sale'), ('autumn', NULL)")

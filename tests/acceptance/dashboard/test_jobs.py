@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.acceptance.dashboard.looks import is_fit_for_all, is_said, press
+from tests.acceptance.dashboard.looks import end, is_fit_for_all, is_said, press, waiting
 from tests.acceptance.test_cloud_statuses import Meta
 from tests.acceptance.test_platforms import add_device, insert, row, until
 from tests.fixtures.browser import free_port, sign_in
@@ -19,37 +19,21 @@ LONG = "a_word_without_any_break_" * 30
 
 
 @pytest.fixture
-async def site(make_daemon: Callable[..., Daemon], producer: Producer, page: Page) -> tuple[Daemon, str]:
-    """A daemon whose device d1 is paused, and the address of its pages, where the browser is signed in."""
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
-    producer.add_devices(2)
-    producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd1'")
-    return daemon, await sign_in(page, daemon)
-
-
-def waiting(producer: Producer, number: int = 1, **fields: str) -> list[int]:
-    """Jobs of the paused device."""
-    columns = {"device_id": "d1", "recipient": "+4915112345678", "body": "hello", **fields}
-    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
-    statement = f"INSERT INTO shardd.jobs ({names}) SELECT {marks} FROM generate_series(1, %s) RETURNING id"
-    made = producer.execute(statement, *columns.values(), number)
-    return sorted(one for (one,) in made)
-
-
-def end(producer: Producer, ids: list[int], state: str, error: str = "why", error_class: str = "timeout") -> None:
-    producer.execute("SELECT shardd.end_jobs(%s, %s, %s, %s)", ids, state, error, error_class)
+async def site(site: str, producer: Producer) -> str:
+    """With a device d1 that is paused, and d2."""
+    producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d1', 'sandbox', now())")
+    producer.execute("INSERT INTO shardd.devices (id, transport) VALUES ('d2', 'sandbox')")
+    return site
 
 
 async def numbers(page: Page) -> list[int]:
     return [int(text) for text in await page.locator("tbody tr td:first-child").all_inner_texts() if text.isdigit()]
 
 
-async def test_jobs_are_found_page_by_page(site: tuple[Daemon, str], producer: Producer, page: Page) -> None:
-    _, url = site
+async def test_jobs_are_found_page_by_page(site: str, producer: Producer, page: Page) -> None:
     ids = waiting(producer, 250)[::-1]
     end(producer, ids[40:160], "failed")  # some pages have live and finished ones
-    await page.goto(f"{url}/jobs")
+    await page.goto(f"{site}/jobs")
     assert await numbers(page) == ids[:100]
     await page.get_by_role("link", name="Older").click()
     await expect(page.get_by_role("link", name=str(ids[100]), exact=True)).to_be_visible()
@@ -67,8 +51,7 @@ async def test_jobs_are_found_page_by_page(site: tuple[Daemon, str], producer: P
     await is_fit_for_all(page)
 
 
-async def test_every_filter_finds_its_jobs(site: tuple[Daemon, str], producer: Producer, page: Page) -> None:
-    _, url = site
+async def test_every_filter_finds_its_jobs(site: str, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('north')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('north', 'd1')")
@@ -89,11 +72,11 @@ async def test_every_filter_finds_its_jobs(site: tuple[Daemon, str], producer: P
     )
     own["error_class=timeout&state=failed"] = own["state=failed"]
     for query, expected in own.items():
-        await page.goto(f"{url}/jobs?{query}")
+        await page.goto(f"{site}/jobs?{query}")
         assert await numbers(page) == expected, query
-    await page.goto(f"{url}/jobs?device=d1&state=queued")
+    await page.goto(f"{site}/jobs?device=d1&state=queued")
     assert set(await numbers(page)) >= set(others)
-    await page.goto(f"{url}/jobs?unreadable=1")
+    await page.goto(f"{site}/jobs?unreadable=1")
     await expect(page.get_by_text(LONG)).to_be_visible()
     await is_fit_for_all(page)
     for query, words in {
@@ -104,7 +87,7 @@ async def test_every_filter_finds_its_jobs(site: tuple[Daemon, str], producer: P
         "before=x": "before is 'x': write a whole number",
         "reference=%00": "reference has a NUL character",
     }.items():
-        await page.goto(f"{url}/jobs?{query}")
+        await page.goto(f"{site}/jobs?{query}")
         await expect(page.locator("main")).to_contain_text(words)
 
 
@@ -142,11 +125,10 @@ async def test_the_story_of_a_message_that_was_read(
 
 
 async def test_a_job_is_cancelled_and_retried_on_its_page(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    daemon: Daemon, site: str, producer: Producer, page: Page
 ) -> None:
-    daemon, url = site
     (job,) = waiting(producer, body=LONG)
-    await page.goto(f"{url}/jobs/{job}")
+    await page.goto(f"{site}/jobs/{job}")
     await expect(page.locator(".facts").first).to_contain_text("its device: paused")
     await press(page, "Cancel")
     await is_said(page, "cancelled 1 job")
@@ -168,15 +150,14 @@ async def test_a_job_is_cancelled_and_retried_on_its_page(
 
 
 async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
-    site: tuple[Daemon, str], producer: Producer, page: Page
+    daemon: Daemon, site: str, producer: Producer, page: Page
 ) -> None:
-    daemon, url = site
     ids = waiting(producer, 12, reference="mine")
     gone = waiting(producer, 1, reference="mine", expires_at="2090-01-01")
     end(producer, [*ids, *gone], "failed")
     producer.execute("UPDATE shardd.archive SET expires_at = now() WHERE id = %s", gone[0])
     waiting(producer, 1, reference="other")
-    await page.goto(f"{url}/jobs?reference=mine&state=failed")
+    await page.goto(f"{site}/jobs?reference=mine&state=failed")
     await page.get_by_role("button", name="Retry jobs").click()
     plan = page.get_by_role("region", name="What there is to do")
     await expect(plan).to_contain_text("12")
@@ -192,19 +173,18 @@ async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
     assert act == ("jobs", "state failed, one reference"), "a reference may name a person"
 
 
-async def test_no_filter_is_no_reason_to_cancel_everything(
-    site: tuple[Daemon, str], producer: Producer, page: Page
-) -> None:
-    _, url = site
+async def test_no_filter_is_no_reason_to_cancel_everything(site: str, producer: Producer, page: Page) -> None:
     waiting(producer, 2)
-    await page.goto(f"{url}/jobs/all/cancel")
+    await page.goto(f"{site}/jobs/all/cancel")
     await expect(page.locator("main")).to_contain_text("all jobs at once are too many")
-    await page.goto(f"{url}/jobs")
+    await page.goto(f"{site}/jobs")
     await expect(page.get_by_role("button", name="Cancel jobs")).to_have_count(0)
 
 
-async def test_unknown_jobs_are_answered_in_words(site: tuple[Daemon, str], page: Page) -> None:
-    _, url = site
-    for number, words in {"4711": "job 4711 is unknown", "9" * 30: "99': write a whole number up to"}.items():
-        await page.goto(f"{url}/jobs/{number}")
+async def test_unknown_jobs_are_answered_in_words(site: str, page: Page) -> None:
+    for number, words in {
+        "4711": "job 4711 is unknown",
+        "9" * 30: "job is '999999999999999999999999999999': write a whole number",
+    }.items():
+        await page.goto(f"{site}/jobs/{number}")
         await expect(page.locator("main")).to_contain_text(words)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
 
 from playwright.async_api import Browser, Page, expect
 
-from tests.fixtures.browser import free_port, sign_in
+from tests.acceptance.dashboard.looks import StartDaemon
+from tests.fixtures.browser import sign_in
 from tests.fixtures.postgres import Cluster
 from tests.support.daemon import Daemon, Producer, wait_gone
 
@@ -22,17 +22,9 @@ HIDE = """() => {
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%%/dashboard' AND query LIKE 'LISTEN%%'"
 """Connections of the dashboard that listen: it has one while somebody watches."""
 
-MakeDaemon = Callable[..., Daemon]
 
-
-async def _start(make_daemon: MakeDaemon, **config: object) -> Daemon:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"}, **config)
-    await daemon.start()
-    return daemon
-
-
-async def test_a_killed_worker_shows_and_comes_back_without_a_reload(make_daemon: MakeDaemon, page: Page) -> None:
-    daemon = await _start(make_daemon, shards=1)
+async def test_a_killed_worker_shows_and_comes_back_without_a_reload(start_daemon: StartDaemon, page: Page) -> None:
+    daemon = await start_daemon(shards=1)
     await sign_in(page, daemon)
     row = page.get_by_role("region", name="Shards of this node").get_by_role("row").nth(1)
     restarts = row.get_by_role("cell").nth(8)
@@ -44,10 +36,7 @@ async def test_a_killed_worker_shows_and_comes_back_without_a_reload(make_daemon
     await expect(row).to_contain_text("running", timeout=PATIENCE)
 
 
-async def test_the_last_hour_grows_as_messages_are_sent(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_the_last_hour_grows_as_messages_are_sent(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(1)
     producer.add_jobs(3, 1)
     await producer.until_finished(daemon, 3)
@@ -60,8 +49,7 @@ async def test_the_last_hour_grows_as_messages_are_sent(
     await expect(hour.get_by_role("row")).not_to_have_count(0)
 
 
-async def test_the_progress_of_a_campaign_moves(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
-    daemon = await _start(make_daemon)
+async def test_the_progress_of_a_campaign_moves(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(2)
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     insert = (
@@ -82,9 +70,8 @@ async def test_the_progress_of_a_campaign_moves(make_daemon: MakeDaemon, produce
 
 
 async def test_an_event_appears_as_it_happens_and_only_where_it_is_wanted(
-    make_daemon: MakeDaemon, producer: Producer, page: Page, browser: Browser
+    daemon: Daemon, producer: Producer, page: Page, browser: Browser
 ) -> None:
-    daemon = await _start(make_daemon)
     producer.add_devices(2)
     site = await sign_in(page, daemon)
     await page.goto(f"{site}/events?kind=job.*&device=d1")
@@ -103,9 +90,8 @@ async def test_an_event_appears_as_it_happens_and_only_where_it_is_wanted(
 
 
 async def test_a_stopped_database_shows_in_words_and_the_page_recovers(
-    make_daemon: MakeDaemon, producer: Producer, page: Page, cluster: Cluster
+    daemon: Daemon, producer: Producer, page: Page, cluster: Cluster
 ) -> None:
-    daemon = await _start(make_daemon)
     site = await sign_in(page, daemon)
     connection = page.locator("#connection")
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
@@ -123,10 +109,7 @@ async def test_a_stopped_database_shows_in_words_and_the_page_recovers(
     await expect(page.locator(".tiles")).to_contain_text("3 of 3", timeout=PATIENCE)
 
 
-async def test_a_lost_connection_is_said_and_made_again(
-    make_daemon: MakeDaemon, producer: Producer, page: Page
-) -> None:
-    daemon = await _start(make_daemon)
+async def test_a_lost_connection_is_said_and_made_again(daemon: Daemon, producer: Producer, page: Page) -> None:
     await sign_in(page, daemon)
     await expect(page.locator(".tiles")).to_contain_text("0 of 0")
     (pid,) = daemon.dashboard_pids()
@@ -138,8 +121,7 @@ async def test_a_lost_connection_is_said_and_made_again(
     await expect(page.locator(".tiles")).to_contain_text("2 of 2", timeout=PATIENCE)
 
 
-async def test_a_stream_ends_with_its_sign_in(make_daemon: MakeDaemon, page: Page) -> None:
-    daemon = await _start(make_daemon)
+async def test_a_stream_ends_with_its_sign_in(daemon: Daemon, page: Page) -> None:
     site = await sign_in(page, daemon)
     other = await page.context.new_page()
     await other.goto(f"{site}/events")
@@ -148,8 +130,7 @@ async def test_a_stream_ends_with_its_sign_in(make_daemon: MakeDaemon, page: Pag
     await expect(page.locator("#connection")).to_contain_text("You are signed out")
 
 
-async def test_nothing_runs_while_nobody_sees_a_page(make_daemon: MakeDaemon, producer: Producer, page: Page) -> None:
-    daemon = await _start(make_daemon)
+async def test_nothing_runs_while_nobody_sees_a_page(daemon: Daemon, producer: Producer, page: Page) -> None:
     await sign_in(page, daemon)
     await expect(page.locator(".tiles")).to_contain_text("0 of 0")
     listening = producer.execute(LISTENERS)
@@ -162,8 +143,7 @@ async def test_nothing_runs_while_nobody_sees_a_page(make_daemon: MakeDaemon, pr
     await expect(page.locator(".tiles")).to_contain_text("2 of 2")
 
 
-async def test_an_open_page_does_not_keep_the_daemon_from_stopping(make_daemon: MakeDaemon, page: Page) -> None:
-    daemon = await _start(make_daemon)
+async def test_an_open_page_does_not_keep_the_daemon_from_stopping(daemon: Daemon, page: Page) -> None:
     await sign_in(page, daemon)
     await expect(page.locator(".tiles")).to_contain_text("0 of 0")
     (pid,) = daemon.dashboard_pids()

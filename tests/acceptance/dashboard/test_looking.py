@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
 
 from playwright.async_api import Page, expect
 
-from tests.fixtures.browser import free_port, sign_in
+from tests.fixtures.browser import sign_in
 from tests.support.daemon import Daemon, Producer, wait_gone
 
 
-async def test_what_happens_shows_without_a_reload(
-    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
-) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
+async def test_what_happens_shows_without_a_reload(daemon: Daemon, producer: Producer, page: Page) -> None:
     await sign_in(page, daemon)
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
     await expect(page.locator(".tiles")).to_contain_text("0 of 0")
@@ -28,11 +23,7 @@ async def test_what_happens_shows_without_a_reload(
     await expect(page.get_by_role("row", name="d1 paused")).to_be_visible()
 
 
-async def test_a_job_is_found_from_its_device(
-    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
-) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
+async def test_a_job_is_found_from_its_device(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.add_devices(1)
     producer.add_jobs(1, 1)
     await producer.until_finished(daemon, 1)
@@ -43,10 +34,8 @@ async def test_a_job_is_found_from_its_device(
 
 
 async def test_a_killed_process_is_replaced_and_its_browsers_sign_in_again(
-    make_daemon: Callable[..., Daemon], producer: Producer, page: Page
+    daemon: Daemon, producer: Producer, page: Page
 ) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
     site = await sign_in(page, daemon)
     (pid,) = daemon.dashboard_pids()
     os.kill(pid, signal.SIGKILL)
@@ -58,11 +47,7 @@ async def test_a_killed_process_is_replaced_and_its_browsers_sign_in_again(
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
 
 
-async def test_no_process_runs_before_anybody_looks_and_none_after_the_daemon(
-    make_daemon: Callable[..., Daemon], page: Page
-) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
+async def test_no_process_runs_before_anybody_looks_and_none_after_the_daemon(daemon: Daemon, page: Page) -> None:
     assert daemon.dashboard_pids() == []
     await sign_in(page, daemon)
     (pid,) = daemon.dashboard_pids()

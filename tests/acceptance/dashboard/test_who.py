@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -13,16 +12,14 @@ import pytest
 from playwright.async_api import Page, expect
 
 from shardd.control_client import ask
-from tests.fixtures.browser import free_port
+from tests.acceptance.dashboard.looks import StartDaemon
 from tests.support.daemon import Daemon, Producer
 from tests.support.visitor import PASSWORD, USERS, visitor
 
 
 @pytest.fixture
-async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}", "users": USERS})
-    await daemon.start()
-    return daemon
+async def daemon(start_daemon: StartDaemon) -> Daemon:
+    return await start_daemon(users=USERS)
 
 
 async def reload(daemon: Daemon, **dashboard: Any) -> None:
@@ -54,10 +51,9 @@ async def test_a_user_signs_in_with_a_password_and_out_everywhere(daemon: Daemon
 
 
 async def test_without_users_the_page_says_that_it_listens_on_loopback_only(
-    make_daemon: Callable[..., Daemon], page: Page
+    start_daemon: StartDaemon, page: Page
 ) -> None:
-    daemon = make_daemon(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await daemon.start()
+    daemon = await start_daemon()
     listen = daemon.settings["dashboard"]["listen"]
     await page.goto(f"http://{listen}/")
     await expect(page.get_by_role("main")).to_contain_text(f"this page listens on {listen} only")
