@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 
+from shardd.config import load_config
 from shardd.control_client import ask
 from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
@@ -57,10 +58,14 @@ class Daemon:
 async def running_daemon(
     folder: Path, config: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Daemon]:
-    """A daemon with this config and its files in `folder`, once its workers are running; `environment` extends its own."""
+    """A daemon with this config and its files in `folder`, once its workers and spares are running.
+
+    A spare that starts takes CPU of what is measured. `environment` extends the daemon's own.
+    """
     state_dir, log = folder / "state", folder / "shardd.log"
     file = folder / "shards.yaml"
     file.write_text(yaml.safe_dump({"node": "bench", "state_dir": str(state_dir), **config}))
+    spares = load_config(file).supervisor.spares
     more = [f"{name}={value}" for name, value in (environment or {}).items()]
     account = Account(my_name(), os.geteuid(), os.getegid())
     with log.open("ab") as output:
@@ -74,7 +79,7 @@ async def running_daemon(
     daemon = Daemon(process, state_dir / "control.sock", log)
     try:
         async with asyncio.timeout(DEADLINE):
-            while not await _is_running(daemon):
+            while not await _is_running(daemon, spares):
                 if process.poll() is not None:
                     raise RuntimeError(f"shardd start failed: {log.read_text()}")
                 await asyncio.sleep(LOOK_EVERY)
@@ -87,10 +92,11 @@ async def running_daemon(
             process.kill()
 
 
-async def _is_running(daemon: Daemon) -> bool:
+async def _is_running(daemon: Daemon, spares: int) -> bool:
     try:
         status = await daemon.status()
     except NotRunningError:
         return False
     mine = [shard for shard in status["shards"] if shard["epoch"] is not None]
-    return status["state"] == "running" and all(shard["state"] == "running" for shard in mine)
+    ready = status["state"] == "running" and status["spares"] >= spares
+    return ready and all(shard["state"] == "running" for shard in mine)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,13 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-import yaml
 
 from benchlib.cluster import Cluster
+from benchlib.daemon import running_daemon
 from benchlib.workload import BODY, DEVICES, device, insert_singly, recipient
-from shardd.control_client import ask
-from shardd.embedded.home import Account, my_name
-from shardd.errors import NotRunningError
 from shardd.queue.migrate import migrate
 
 SHARDS: Final = 2
@@ -87,47 +81,21 @@ def insert_jobs(connection: psycopg.Connection[Any], jobs: int) -> None:
 
 @asynccontextmanager
 async def _daemon(cluster: Cluster, dsn: str, *, record: bool) -> AsyncIterator[Path]:
-    """Run `shardd start` with its devices; yields its state folder."""
+    """Run it with its devices; yields its state folder."""
     await migrate(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         insert_devices(connection)
-    state_dir = cluster.folder / ("state-record" if record else "state")
-    config = cluster.folder / "shards.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "node": "bench",
-                "state_dir": str(state_dir),
-                "shards": SHARDS,
-                "database": {"dsn": dsn},
-                "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
-                "transports": {"sandbox": {"latency_min": 0, "latency_max": 0, "record": record}},
-                "log": {"level": "warning", "format": "json"},
-            }
-        )
-    )
-    account = Account(my_name(), os.geteuid(), os.getegid())
-    with (cluster.folder / "shardd.log").open("ab") as log:
-        # Spawned like the server: if the benchmark is killed, the kernel signals the daemon to stop.
-        process = account.spawn(
-            [sys.executable, "-m", "shardd.cli.main", "start", "--config", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while not await _is_running(state_dir / "control.sock"):
-                if process.poll() is not None:
-                    raise RuntimeError(f"shardd start failed: {(cluster.folder / 'shardd.log').read_text()}")
-                await asyncio.sleep(0.05)
-        yield state_dir
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.to_thread(process.wait, DEADLINE)
-        finally:
-            process.kill()
+    folder = cluster.folder / ("record" if record else "drain")
+    folder.mkdir(exist_ok=True)
+    config = {
+        "shards": SHARDS,
+        "database": {"dsn": dsn},
+        "pacing": {"gap_min": 0, "gap_max": 0, "hourly_limit": 0, "daily_limit": 0},
+        "transports": {"sandbox": {"latency_min": 0, "latency_max": 0, "record": record}},
+        "log": {"level": "warning", "format": "json"},
+    }
+    async with running_daemon(folder, config):
+        yield folder / "state"
 
 
 async def _until_settled(connection: psycopg.Connection[Any], jobs: int) -> None:
@@ -135,11 +103,3 @@ async def _until_settled(connection: psycopg.Connection[Any], jobs: int) -> None
     async with asyncio.timeout(DEADLINE):
         while connection.execute("SELECT count(*) FROM shardd.archive").fetchone() != (jobs,):  # noqa: ASYNC110  # see above
             await asyncio.sleep(0.25)
-
-
-async def _is_running(socket: Path) -> bool:
-    try:
-        status = await ask(socket, "GET", "/status")
-    except NotRunningError:
-        return False
-    return bool(status["state"] == "running")

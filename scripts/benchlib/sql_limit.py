@@ -130,4 +130,4 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
     for parameter, value in values.items():
         statement = re.sub(rf"%\({parameter}\)s", value.replace("\\", r"\\"), statement)
     assert "%(" not in statement, f"{name} has a parameter that this does not know: {statement}"
-    return " ".join(statement.replace("%%", "%").split("\n"))
+    return statement.replace("%%", "%")
