@@ -19,6 +19,7 @@ from shardd.config import load_config
 from shardd.control_client import ask
 from shardd.embedded.home import Account, my_name
 from shardd.errors import NotRunningError
+from shardd.supervisor.workers.spares import LEAST
 
 DEADLINE: Final = 120.0
 """Seconds for its start and for its end, after which the benchmark fails."""
@@ -65,7 +66,8 @@ async def running_daemon(
     state_dir, log = folder / "state", folder / "shardd.log"
     file = folder / "shards.yaml"
     file.write_text(yaml.safe_dump({"node": "bench", "state_dir": str(state_dir), **config}))
-    spares = load_config(file).supervisor.spares
+    configured = load_config(file).supervisor.spares
+    spares = LEAST if configured is None else configured
     more = [f"{name}={value}" for name, value in (environment or {}).items()]
     account = Account(my_name(), os.geteuid(), os.getegid())
     with log.open("ab") as output:
