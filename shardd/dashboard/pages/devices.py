@@ -26,6 +26,7 @@ from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.inbox import InboxAdmin
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
+from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.unknown_device import unknown_device
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_words import (
@@ -127,6 +128,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             return site.sorry(sign_in, 404, str(await unknown_device(site.database, name)))
         one = found[0]
         outlook = None if settings is None else await _outlook(site, one, settings)
+        has_client = one.transport in TRANSPORTS and TRANSPORTS[one.transport].has_sessions
         latest = await JobSearch(site.database).page(Question(traits=Traits(device_ids=[name])), LATEST, budget=BUDGET)
         return site.page(
             "device.html",
@@ -139,7 +141,8 @@ def routes(site: Site) -> list[web.RouteDef]:
             groups=await search.groups_of(name),
             **rows_of(latest, {"device": name}, LATEST, turn=1, listed=False),
             messages=await InboxAdmin(site.database).newest(LATEST, device_id=name),
-            has_client=one.transport in TRANSPORTS and TRANSPORTS[one.transport].has_sessions,
+            has_client=has_client,
+            waits_for_phone=has_client and one.state in TO_LINK,
             all_jobs=fields.link("/jobs", {"device": name}),
             longest_why=LONGEST_WHY,
         )
