@@ -114,6 +114,11 @@ class DevicePace:
         return max(pace.gap_max for pace in self._paces)
 
     @cached_property
+    def longest_burst(self) -> int:
+        """The most messages that may follow each other faster than the device's gap."""
+        return max(pace.burst for pace in self._paces)
+
+    @cached_property
     def limited(self) -> bool:
         """Whether the device's sends must be counted in the database."""
         return self.has_gap or any(pace.hourly_limit > 0 or pace.daily_limit > 0 for pace in self._paces)
@@ -150,8 +155,8 @@ class Tally:
     """When its last message ended."""
     draw: float = field(default_factory=_RNG.random)
     """Where the gap after it lies between gap_min (0) and gap_max (1)."""
-    tokens: float = 0.0
-    """Messages of a burst that were unused at `ended`."""
+    used: float | None = None
+    """Messages of a burst that were used up at `ended`, by all classes together; None: unknown, so all."""
     day: date | None = None
     """The last local day on which it sent."""
     sent: int = 0
@@ -174,17 +179,20 @@ class Tally:
 
     def end(self, now: float, pace: DevicePace, job_class: str) -> None:
         """A message of this class ended: the gap begins."""
-        burst = pace.of(job_class).burst
-        left = self.tokens_at(now, pace, max(burst, max((p.burst for p in pace.classes.values()), default=0)))
-        self.tokens = max(0.0, left - 1) if burst else left
+        used = self.used_at(now, pace) + (pace.of(job_class).burst > 0)
+        self.used = min(used, float(pace.longest_burst))
         self.ended = now
         self.draw = _RNG.random()
 
-    def tokens_at(self, now: float, pace: DevicePace, burst: int) -> float:
-        """Unused messages of a burst: one is regained with each gap of the device that passes."""
+    def used_at(self, now: float, pace: DevicePace) -> float:
+        """Messages of a burst that are used up: one comes back with each gap of the device that passes.
+
+        Counted as used, not as left: what the class with the longest burst has left is not there for the others.
+        """
         if pace.base.gap_max <= 0 or self.ended == float("-inf"):
-            return float(burst)
-        return min(float(burst), self.tokens + (now - self.ended) / pace.base.gap_max)
+            return 0.0
+        used = float(pace.longest_burst) if self.used is None else self.used
+        return max(0.0, used - (now - self.ended) / pace.base.gap_max)
 
     def today(self, local: datetime) -> tuple[int, int, int]:
         """(messages of this local day, of this local hour, days before this one on which it sent)."""
@@ -210,7 +218,7 @@ def gap_ends(pace: DevicePace, job_class: str, tally: Tally) -> float:
     ends = tally.ended + own.gap_min + tally.draw * (own.gap_max - own.gap_min)
     if not own.burst:
         return ends
-    if (missing := 1 - tally.tokens_at(tally.ended, pace, own.burst)) > 0:
+    if (missing := 1 + tally.used_at(tally.ended, pace) - own.burst) > 0:
         ends = max(ends, tally.ended + missing * base.gap_max)
     return min(ends, tally.ended + base.gap_min + tally.draw * (base.gap_max - base.gap_min))
 

@@ -306,6 +306,16 @@ def test_after_a_reply_others_wait_for_the_devices_gap() -> None:
     assert [start for start, *_ in history.sent] == [0, 1, 11]
 
 
+def test_a_class_has_no_more_of_a_burst_because_another_class_may_have_more() -> None:
+    quick = {"service": Pace(burst=3), "reply": Pace(burst=1)}
+    pace = DevicePace(base=Pace(gap_min=10, gap_max=10), classes=quick)
+    tally = Tally()
+    for job_class, wait in (("marketing", 0), ("reply", 0), ("reply", 10), ("service", 0)):
+        turn = next_send(pace, job_class, tally, now=max(tally.ended, 0.0), ahead=0.0)
+        assert turn.at == max(tally.ended, 0.0) + wait, job_class
+        tally.end(turn.at, pace, job_class)
+
+
 def test_a_restart_makes_no_burst() -> None:
     pace = DevicePace(base=Pace(gap_min=10, gap_max=10), classes={"reply": Pace(gap_min=1, gap_max=1, burst=3)})
     history = History(pace, 0.0)

@@ -378,7 +378,7 @@ class DeviceQueue:
         if device.last_at is not None:
             ended = min(now, device.last_at.timestamp() - self.shared.clock_offset)
             if ended > tally.ended:
-                tally.ended, tally.tokens = ended, 0.0
+                tally.ended, tally.used = ended, None
         if device.day is None:
             return
         if tally.day is None or device.day > tally.day:
