@@ -92,7 +92,7 @@ _take_programs() {
     (cd "$folder" && { "${download[@]}" || { can_install && apt-get update --quiet && "${download[@]}"; }; } > /dev/null) ||
         die "apt-get could not download $package; see above." "If its lists are old or missing, as root: apt-get update"
     dpkg-deb --extract "$folder/$package"_*.deb "$folder/tree"
-    for program in "$@"; do install --mode=755 "$folder/tree/usr/bin/$program" "$VENV/bin/$program"; done
+    for program in "$@"; do install --mode=755 "$folder"/tree/usr/*bin/"$program" "$VENV/bin/$program"; done
 }
 
 # take_programs PACKAGE PROGRAM…: have programs of a Debian package in the virtual environment, unless they are on the PATH. They are

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import yaml
 
+from tests.support.programs import program
 from tests.support.servers import free_port
 
 CONFIG: Final = Path(__file__).parents[2] / "config"
@@ -28,15 +26,8 @@ LOOK_AGAIN: Final = 0.1
 Found = TypeVar("Found")
 
 
-def program(name: str) -> str:
-    """The path of prometheus or promtool."""
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    assert found is not None, f"needs {name}: run ./scripts/test, or put it on the PATH (Debian's package prometheus)"
-    return found
-
-
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [program("promtool"), *arguments]
+    command = [program("promtool", "prometheus"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -62,7 +53,11 @@ class Prometheus:
         file.write_text(yaml.safe_dump({"global": often, **self.config}))
         with self._log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(program("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={self.folder / 'data'}"),
+                *(
+                    program("prometheus", "prometheus"),
+                    f"--config.file={file}",
+                    f"--storage.tsdb.path={self.folder / 'data'}",
+                ),
                 *(f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shardd.config import WebhookConfig
 from shardd.config.values.words import webhook_key
 from shardd.queue.webhooks import Event
 from shardd.supervisor.outbox.post import Answer, Meaning, WebhookPost, signed_headers
+from tests.support.certificate import server_tls
 from tests.support.webhook_receiver import SECRET
 
 EVENT = Event(
@@ -104,7 +100,7 @@ async def test_a_closed_port() -> None:
 
 
 async def test_a_server_without_a_valid_certificate_gets_nothing(tmp_path: Path) -> None:
-    async with serving(b"HTTP/1.1 200 OK\r\n\r\n", _tls(tmp_path)) as port:
+    async with serving(b"HTTP/1.1 200 OK\r\n\r\n", server_tls(tmp_path)) as port:
         assert await post(f"https://127.0.0.1:{port}/") == Answer(
             Meaning.FAILED, "cannot be reached: its certificate cannot be trusted"
         )
@@ -127,29 +123,3 @@ def test_a_signature_holds_for_this_id_time_and_body_only() -> None:
             receiver.verify(body, headers | changed)
     with pytest.raises(WebhookVerificationError):
         receiver.verify(body.replace(b"sent", b"read"), headers)
-
-
-def _tls(folder: Path) -> ssl.SSLContext:
-    """With a certificate that nobody but itself vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "server.pem"
-    pem.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
