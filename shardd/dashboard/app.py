@@ -77,7 +77,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         site.configure(setup.access)
         linking.settings = setup.sessions
 
-    listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY)
+    listener = Listener("dashboard", [], most=MOST, patience=PATIENCE, max_body=MAX_BODY, refuse=_refusal)
     listener.add(_with_headers(site, listener, all_routes(site, live, numbers, api, linking)))
     try:
         await listener.listen(listening)
@@ -139,6 +139,13 @@ def _database(setup: DashboardSetup, what: str, *, min_size: int = 1, patience: 
         session=False,
         lock_timeout=LOCK_TIMEOUT,
     )
+
+
+def _refusal(status: int, why: str) -> web.Response:
+    """The answer to what is no request for any page: nothing is known of who sent it, and what they would read."""
+    answer = web.Response(text=f"{why[:1].upper()}{why[1:]}.\n", status=status, headers=HEADERS)
+    answer.force_close()
+    return answer
 
 
 def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:

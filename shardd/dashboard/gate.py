@@ -42,11 +42,15 @@ class Gate:
 
         Another site's name may be made to lead here (DNS rebinding); its pages could then read ours. An address cannot.
         """
-        host = request.headers.get("Host", "")
-        name = _name_of(host)
-        if host == self._origin_host or name == "localhost" or read_address(name) is not None:
-            return None
-        return name[:100] or "(none)"
+        hosts = [request.headers.get("Host", "")]
+        scheme, is_whole, rest = request.raw_path.partition("://")
+        if is_whole and "/" not in scheme:
+            hosts.append(rest.partition("/")[0])  # which counts in place of `Host` (RFC 9112, 3.2.2)
+        for host in hosts:
+            name = _name_of(host)
+            if host != self._origin_host and name != "localhost" and read_address(name) is None:
+                return name[:100] or "(none)"
+        return None
 
     def is_from_another_page(self, request: web.Request, *, must_say: bool = False) -> bool:
         """Whether it was a page of another site that sent this. `must_say`: a request that does not say it counts as such."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from shardd.config.values.network import split_address
 from shardd.errors import SharddError
@@ -37,11 +37,15 @@ LINGER: Final = 2.0
 BACKLOG: Final = 128
 MAX_QUOTED: Final = 200
 """Characters of a request that an error may quote."""
+MAX_LINE: Final = 8190
+"""Bytes of an address, and of a header."""
 _HTTP_LOG: Final = logging.getLogger("shardd.listener.http")
 """aiohttp's log: its tracebacks about malformed HTTP would let any peer fill the log."""
 _HTTP_LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Refuse = Callable[[int, str], web.Response]
+"""Makes the answer to what no handler answers: its status, and why, as part of a sentence."""
 
 
 def refusal(status: int, why: str, *, close: bool = True) -> web.Response:
@@ -55,9 +59,19 @@ def refusal(status: int, why: str, *, close: bool = True) -> web.Response:
 class Listener:
     """Serves routes on a socket."""
 
-    def __init__(self, name: str, routes: list[web.RouteDef], *, most: int, patience: float, max_body: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        routes: list[web.RouteDef],
+        *,
+        most: int,
+        patience: float,
+        max_body: int = 0,
+        refuse: Refuse = refusal,
+    ) -> None:
         """`name`: for the log. `most`: connections at once. `max_body`: bytes of a request's body."""
         self._name = name
+        self._refuse = refuse
         self._most = most
         self._patience = patience
         self._peers: dict[asyncio.BaseTransport, _Peer] = {}
@@ -65,17 +79,7 @@ class Listener:
         self._socket: asyncio.Server | None = None
         self._app = app = web.Application(middlewares=[self._serve], client_max_size=max_body)
         app.add_routes(routes)
-        # The signature of a body covers its bytes as they were sent.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=1.0,
-            keepalive_timeout=patience,
-            lingering_time=LINGER,
-            auto_decompress=False,
-            logger=_HTTP_LOG,
-        )
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0)
 
     def add(self, routes: list[web.RouteDef]) -> None:
         """More routes, before it listens: such as those that need the listener."""
@@ -148,7 +152,7 @@ class Listener:
 
     def _connected(self) -> asyncio.BaseProtocol:
         assert self._runner.server is not None
-        return _Peer(cast("asyncio.Protocol", self._runner.server()), self)
+        return _Peer(_Http(self._runner.server, self._refuse, self._patience), self)
 
     def admit(self, peer: _Peer, transport: asyncio.Transport) -> bool:
         """Whether a new connection may stay; it may replace the slowest one."""
@@ -189,15 +193,48 @@ class Listener:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return refusal(error.status, f"{request.method} {request.path[:MAX_QUOTED]}: {error.reason}")
+            return self._refuse(error.status, f"{request.method} {request.path[:MAX_QUOTED]}: {error.reason}")
         except (ConnectionError, web.RequestPayloadError):
-            return refusal(400, "the request is incomplete")
+            return self._refuse(400, "the request is incomplete")
         except Exception as error:  # a defect of ours
             log.exception("a request failed", action="request_failed", listener=self._name, error=error)
-            return refusal(500, "a defect of shardd; its log has the details")
+            return self._refuse(500, "a defect of shardd; its log has the details")
         finally:
             if peer is not None:
                 peer.answered()
+
+
+class _Http(web.RequestHandler):
+    """aiohttp's protocol, which answers what it cannot read in our words: its own repeat what was sent, and have no headers."""
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, server: web.Server, refuse: Refuse, patience: float) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # None is none
+            keepalive_timeout=patience,
+            lingering_time=LINGER,
+            auto_decompress=False,  # the signature of a body covers its bytes as they were sent
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            logger=_HTTP_LOG,
+        )
+        self._refuse = refuse
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See `web.RequestHandler`."""
+        super().handle_error(request, status, exc, message)  # which logs, and raises if an answer has begun
+        if isinstance(exc, LineTooLong):
+            return self._refuse(status, f"the address or a header of the request is longer than {MAX_LINE:,} bytes")
+        return self._refuse(status, "the request is not valid HTTP")
 
 
 class _Peer(asyncio.Protocol):

@@ -1,0 +1,174 @@
+"""Bytes that are no request for a page, over raw sockets: each is refused in a sentence, and harms nobody else."""
+
+from __future__ import annotations
+
+import re
+from http.cookies import SimpleCookie
+from typing import Final
+
+import pytest
+
+from shardd.dashboard.site import HEADERS
+from tests.acceptance.dashboard.looks import StartDaemon
+from tests.support.daemon import Daemon
+from tests.support.raw_http import Address, Peer, exchange, statuses
+from tests.support.visitor import USERS, Visitor, visitor
+
+GET: Final = b"GET /account HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+POST: Final = (
+    b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+HIDDEN: Final = GET + b"\r\n"
+"""A request behind another one: who takes it for a body, or does not, must not differ from a proxy in front."""
+INVALID: Final = {
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "version": b"GET / HTTP/9.9\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"Host: evil.example\r\n\r\n",
+    "no ASCII": "GET /ü HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode(),
+    "request line of words": b"<script>alert(1)</script>\r\n\r\n",
+    "length and chunked": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunked and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "two lengths": POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\na" + HIDDEN,
+    "length with a sign": POST + b"Content-Length: +1\r\n\r\na" + HIDDEN,
+    "negative length": POST + b"Content-Length: -1\r\n\r\n" + HIDDEN,
+    "almost chunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunked twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "space before the colon": POST + b"Content-Length : 1\r\n\r\na" + HIDDEN,
+    "chunk of no size": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + HIDDEN,
+    "folded at once": GET + b" X: folded\r\n\r\n",
+    "folded": GET + b"X: a\r\n Content-Length: 5\r\n\r\n",
+    "CR alone": GET + b"X: a\rContent-Length: 5\r\n\r\n",
+    "CR for lines": b"GET / HTTP/1.1\rHost: 127.0.0.1\r\r",
+    "LF for lines": b"GET / HTTP/1.1\nHost: 127.0.0.1\n\n",
+    "NUL": GET + b"X: a\0b\r\n\r\n",
+    "many headers": GET + b"X: y\r\n" * 20_000 + b"\r\n",
+    "behind a good one": HIDDEN + b"GARBAGE\r\n\r\n",
+}
+TOO_LONG: Final = {
+    "100 kB in a header": GET + b"Cookie: " + b"a" * 100_000 + b"\r\n\r\n",
+    "100 kB in the name of a header": GET + b"a" * 100_000 + b": a\r\n\r\n",
+    "100 kB in the address": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+}
+NOWHERE: Final = {
+    "tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "of no path": b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+}
+ELSEWHERE: Final = {
+    "for another host": b"GET http://evil.example/account HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    "from another host": b"GET http://127.0.0.1/account HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    "HTTP/1.0 without a host": b"GET /account HTTP/1.0\r\n\r\n",
+}
+CUT: Final = (
+    GET,
+    POST + b"Content-Length: 100\r\n\r\nname=",
+    POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nna",
+)
+"""After which the other side is silent: it is cut off, see `shardd.supervisor.http_listener`."""
+PATHS: Final = [
+    "/static/../site.py",
+    "/static/%2e%2e/site.py",
+    "/static/..%2fsite.py",
+    "/static/%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2fetc/passwd",
+    "/static/..\\site.py",
+    "//etc/passwd",
+    "/static//shardd.css",
+    "/../../../../etc/passwd",
+    "/%00",
+    "/jobs/%00",
+    "/devices/%ff%fe",
+    "/devices/%2e%2e",
+    "/sign-in/%2e%2e%2f",
+    "/" + "a" * 7000,
+    "/" + "%2e%2e%2f" * 700,
+    "/?" + "a=b&" * 1500,
+    "/sign-in/%0d%0aSet-Cookie:%20a=b",
+    "http://evil.example/",
+    "*",
+]
+
+
+@pytest.fixture
+async def daemon(start_daemon: StartDaemon) -> Daemon:
+    return await start_daemon(users=USERS)
+
+
+def address_of(daemon: Daemon) -> Address:
+    host, _, port = daemon.settings["dashboard"]["listen"].rpartition(":")
+    return host, int(port)
+
+
+def cookie_of(somebody: Visitor) -> str:
+    """As a browser sends it to a host without a port."""
+    return f"shardd-80={somebody.cookie}"
+
+
+def parts(answer: bytes) -> tuple[dict[str, str], str]:
+    """The headers and the body of the only answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:]), body.decode()
+
+
+async def look(peer: Peer, cookie: str) -> int:
+    """The status of the operator's next request on a connection that stays open."""
+    await peer.send(GET + f"Cookie: {cookie}\r\n\r\n".encode())
+    head = await peer.reader.readuntil(b"\r\n\r\n")
+    await peer.reader.readexactly(int(parts(head)[0]["Content-Length"]))
+    (status,) = statuses(head)
+    return status
+
+
+async def test_what_is_no_request_is_refused_in_a_sentence_and_harms_nobody(daemon: Daemon) -> None:
+    where = address_of(daemon)
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        cookie = cookie_of(ada)
+    (pid,) = daemon.dashboard_pids()
+    peer = await Peer.connect(where)
+    for status, words, requests in (
+        (400, r"The request is not valid HTTP\.", INVALID),
+        (400, r"The address or a header of the request is longer than 8,190 bytes\.", TOO_LONG),
+        (404, r"(CONNECT|OPTIONS) \*?: Not Found\.", NOWHERE),
+        (421, r"This page is not (evil\.example|\(none\))\. If it should be, set dashboard\.origin,", ELSEWHERE),
+    ):
+        for what, request in requests.items():
+            answer = await exchange(where, request)
+            # One answer, and the end: what came behind is no request of anybody.
+            assert statuses(answer) == [status], (what, answer[:2000])
+            headers, body = parts(answer)
+            assert HEADERS.items() <= headers.items(), (what, headers)
+            assert re.search(words, body), (what, body)
+            assert status == 421 or (headers["Content-Type"], body.count("\n")) == ("text/plain; charset=utf-8", 1), (
+                what
+            )
+            assert not re.search(rb"aiohttp|Python|Traceback|Set-Cookie|<script>alert", answer), (what, answer)
+            assert await look(peer, cookie) == 200, what
+    for request in CUT:
+        cut = await Peer.connect(where)
+        await cut.send(request)
+        cut.writer.write_eof()
+        answer = await cut.rest()
+        assert not answer or HEADERS.items() <= parts(answer)[0].items(), (request, answer)
+        await cut.close()
+        assert await look(peer, cookie) == 200, request
+    await peer.close()
+    assert daemon.dashboard_pids() == [pid]
+    assert "Traceback" not in daemon.log_tail(1000)
+
+
+async def test_no_path_leads_elsewhere(daemon: Daemon) -> None:
+    where = address_of(daemon)
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        cookie = cookie_of(ada)
+    for path in PATHS:
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        stranger = await exchange(where, f"{request}\r\n".encode())
+        assert statuses(stranger)[0] in {400, 401, 404, 421}, (path, stranger[:200])
+        operator = await exchange(where, f"{request}Cookie: {cookie}\r\n\r\n".encode())
+        assert statuses(operator)[0] in {200, 400, 404, 421}, (path, operator[:200])
+        for answer in (stranger, operator):
+            assert not re.search(rb"root:|from __future__", answer), path
+            assert not SimpleCookie(parts(answer)[0].get("Set-Cookie")), path
