@@ -12,9 +12,9 @@ import pytest
 from playwright.async_api import Page, expect
 
 from shardd.control_client import ask
-from tests.acceptance.dashboard.looks import StartDaemon
+from tests.acceptance.dashboard.looks import StartDaemon, is_fit_for_all
 from tests.support.daemon import Daemon, Producer
-from tests.support.visitor import PASSWORD, USERS, visitor
+from tests.support.visitor import PASSWORD, USERS, make_link, visitor
 
 
 @pytest.fixture
@@ -48,6 +48,47 @@ async def test_a_user_signs_in_with_a_password_and_out_everywhere(daemon: Daemon
     await page.get_by_role("button", name="Sign out everywhere").click()
     await page.get_by_role("dialog").get_by_role("button", name="Sign out everywhere").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+async def test_the_pages_around_a_sign_in_are_fit_for_all(daemon: Daemon, page: Page) -> None:
+    site = f"http://{daemon.settings['dashboard']['listen']}"
+
+    async def look(path: str, heading: str, status: int = 200) -> None:
+        answer = await page.goto(site + path)
+        assert answer is not None
+        assert answer.status == status, path
+        await expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        await is_fit_for_all(page)
+
+    await look("/devices", "Sign in", 401)
+    await page.get_by_label("Name").fill("bob")
+    await page.get_by_label("Password").fill("wrong")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("main").get_by_role("alert")).to_be_visible()
+    await is_fit_for_all(page)
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    await look("/account", "bob")
+    await look("/audit", "Sorry", 403)
+    await look("/nothing", "Sorry", 404)
+    link = await make_link(daemon)
+    await look(link, "Sign in")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    await look("/audit", "Audit")
+    await expect(page.get_by_role("row", name="wrong password")).to_be_visible()
+    await look("/account", "whoever has the link")
+
+
+async def test_the_navigation_names_the_page_that_is_shown(page: Page, site: str) -> None:
+    main = page.get_by_role("navigation", name="Main")
+    names = await main.get_by_role("link").all_inner_texts()
+    assert len(names) == 11
+    for name in names:
+        await main.get_by_role("link", name=name, exact=True).click()
+        await expect(main.locator("[aria-current=page]")).to_have_text(name)
+    assert page.url.startswith(site)
 
 
 async def test_without_users_the_page_says_that_it_listens_on_loopback_only(
