@@ -8,7 +8,7 @@ from socket import AF_UNIX, SOCK_STREAM
 from socket import socket as _Caller  # noqa: N812  # `socket` is the path of one here
 from typing import Any, Final
 
-from shardd.errors import NotRunningError, NotStartedError, SharddError, UsageError
+from shardd.errors import NotRunningError, NotStartedError, SharddError, UnreachableError, UsageError
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
@@ -18,7 +18,11 @@ TIMEOUT: Final = 5.0
 
 
 async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT) -> Any:
-    """The decoded answer. Raises NotRunningError without one; NotStartedError, UsageError or SharddError when it is refused."""
+    """The decoded answer.
+
+    Raises NotRunningError when nobody takes the request, UnreachableError when it is not answered in time, and NotStartedError,
+    UsageError or SharddError when it is refused.
+    """
     import aiohttp  # noqa: PLC0415  # half of the start-up time of a command that sends no request
 
     limit = aiohttp.ClientTimeout(total=timeout)
@@ -29,7 +33,7 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT)
         ):
             answer = await response.json()
     except TimeoutError as error:
-        raise SharddError(f"shardd at {socket} did not answer within {timeout:g} s") from error
+        raise UnreachableError(f"shardd at {socket} did not answer within {timeout:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PermissionError):
             raise SharddError(

@@ -29,7 +29,14 @@ from shardd.dashboard.audit import Actor, Audit
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
-from shardd.errors import DatabaseError, NotRunningError, SharddError, UsageError
+from shardd.errors import (
+    DatabaseError,
+    NotRunningError,
+    NotStartedError,
+    SharddError,
+    UnreachableError,
+    UsageError,
+)
 from shardd.queue.acts import DONE
 from shardd.queue.database import Database
 from shardd.supervisor.admin.dashboard import Access
@@ -225,5 +232,7 @@ def failure(error: SharddError) -> tuple[int, str]:
             return 503, f"The database does not answer: {error}"
         case NotRunningError():
             return 503, "The supervisor does not answer."
+        case NotStartedError() | UnreachableError():
+            return 503, f"The supervisor does not answer: {error}"
         case _:
             return 500, str(error)

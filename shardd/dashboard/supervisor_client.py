@@ -17,9 +17,7 @@ from shardd.supervisor.admin.node_settings import NodeSettings
 from shardd.supervisor.status import Status
 
 FRESH: Final = 1.0
-"""Seconds for which a status is shown again."""
-
-
+"""Seconds for which a status is shown again; and for which nobody asks again after there was none."""
 SETTINGS_FRESH: Final = 5.0
 """Seconds for which its settings are used again: a reload may change them."""
 
@@ -42,7 +40,7 @@ class SupervisorClient:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._status: Status | None = None
+        self._status: Status | SharddError | None = None
         self._read_at = float("-inf")
         self._settings: Settings | None = None
         self._settings_at = float("-inf")
@@ -52,8 +50,10 @@ class SupervisorClient:
         """The node's status. Raises SharddError."""
         async with self._one_at_a_time:
             if self._status is None or time.monotonic() > self._read_at + FRESH:
-                self._status = msgspec.convert(await ask(self._socket, "GET", "/status"), Status)
+                self._status = await self._read_status()
                 self._read_at = time.monotonic()
+            if isinstance(self._status, SharddError):
+                raise self._status.with_traceback(None)
             return self._status
 
     async def settings(self) -> Settings:
@@ -61,15 +61,19 @@ class SupervisorClient:
         if self._settings is None or time.monotonic() > self._settings_at + SETTINGS_FRESH:
             try:
                 told = msgspec.convert(await ask(self._socket, "GET", "/settings"), NodeSettings)
+                self._settings = Settings(told, PacingConfig.model_validate(told.pacing))
             except SharddError:
                 if self._settings is None:
                     raise
-                return self._settings
-            self._settings, self._settings_at = (
-                Settings(told, PacingConfig.model_validate(told.pacing)),
-                time.monotonic(),
-            )
+            self._settings_at = time.monotonic()
         return self._settings
+
+    async def _read_status(self) -> Status | SharddError:
+        """An error counts as an answer: a page has many parts, and shall not wait for as many time-outs."""
+        try:
+            return msgspec.convert(await ask(self._socket, "GET", "/status"), Status)
+        except SharddError as error:
+            return error
 
     async def ask(self, method: str, path: str, *, timeout: float = TIMEOUT) -> Any:
         """See `shardd.control_client.ask`."""

@@ -49,8 +49,7 @@ class Visitor:
         await self.read_form_token()
 
     async def sign_in_by_link(self, daemon: Daemon) -> None:
-        url = str((await ask(daemon.socket, "POST", "/dashboard/links"))["url"])
-        answer = await self.request("POST", "/" + url.split("/", 3)[3])
+        answer = await self.request("POST", await make_link(daemon))
         assert answer.status == 303, await answer.text()
         await self.read_form_token()
 
@@ -63,6 +62,12 @@ class Visitor:
     def cookie(self) -> str:
         """The value of the sign-in's cookie."""
         return next(cookie.value for cookie in self.session.cookie_jar)
+
+
+async def make_link(daemon: Daemon) -> str:
+    """The path of a link that signs somebody in."""
+    url = str((await ask(daemon.socket, "POST", "/dashboard/links"))["url"])
+    return "/" + url.split("/", 3)[3]
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 from aiohttp import web
 
-from shardd.errors import DatabaseError, NotRunningError, NotStartedError, SharddError, UsageError
+from shardd.errors import DatabaseError, NotRunningError, NotStartedError, SharddError, UnreachableError, UsageError
 from shardd.queue.sending import NewJobError, RoleError, UnsureError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -114,6 +114,7 @@ _WORDS: Final[Sequence[tuple[type[SharddError], tuple[Kind, str]]]] = (
     (UsageError, (INVALID, "{error}")),
     (NotRunningError, (SUPERVISOR, "{error}")),
     (NotStartedError, (SUPERVISOR, "{error}")),
+    (UnreachableError, (SUPERVISOR, "{error}")),
 )
 """For errors that are not those of the database."""
 

@@ -163,8 +163,8 @@ def routes(site: Site) -> list[web.RouteDef]:
         return site.done(sign_in, f"resumed device {name}")
 
     async def close(request: web.Request, sign_in: SignIn) -> web.Response:
-        name, settings = request.match_info["device"], await _settings(site)
-        if settings is not None and not await _is_here(site, name, settings):
+        name = request.match_info["device"]
+        if not await _is_here(site, name, await site.supervisor.settings()):
             raise UsageError(f"another node serves the shard of device {name}: close its client on that node's page")
         await site.supervisor.ask("POST", close_path(name), timeout=CLOSE_TIMEOUT)
         await site.acted(sign_in, "close client", f"device {name}")

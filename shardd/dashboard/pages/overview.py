@@ -10,7 +10,7 @@ from shardd.dashboard.chart import Chart
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
-from shardd.errors import DatabaseError, NotRunningError, SharddError
+from shardd.errors import DatabaseError, SharddError
 from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import CAN_SEND, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
@@ -54,7 +54,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
         try:
             own = {one.name for one in (await site.supervisor.status()).webhooks}  # which its notes name
-        except NotRunningError:
+        except SharddError:
             own = set()
         return site.render("overview-webhooks.html", None, webhooks=[one for one in failing if one.name not in own])
 

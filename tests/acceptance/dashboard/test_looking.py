@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 
 from playwright.async_api import Page, expect
 
+from tests.acceptance.dashboard.looks import is_fit_for_all
 from tests.fixtures.browser import sign_in
 from tests.support.daemon import Daemon, Producer, wait_gone
+from tests.support.visitor import make_link, visitor
 
 
 async def test_what_happens_shows_without_a_reload(daemon: Daemon, producer: Producer, page: Page) -> None:
@@ -45,6 +48,38 @@ async def test_a_killed_process_is_replaced_and_its_browsers_sign_in_again(
     assert daemon.dashboard_pids() != [pid]
     await sign_in(page, daemon)
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+
+
+async def test_a_supervisor_that_hangs_is_said_in_words_and_the_rest_is_shown(
+    daemon: Daemon, producer: Producer, page: Page, site: str
+) -> None:
+    producer.add_devices(1)
+    words = f"The supervisor does not answer: shardd at {daemon.socket} did not answer within 5 s"
+    async with visitor(daemon) as operator, visitor(daemon) as late:
+        await operator.sign_in_by_link(daemon)
+        link = await make_link(daemon)
+        daemon.kill(signal.SIGSTOP)
+        try:
+            # All at once: each waits for as long as a page is willing to.
+            shown, closed, redeemed, device = await asyncio.gather(
+                page.goto(f"{site}/opt-outs?number=%2B4915112345678"),
+                operator.request("POST", "/devices/d1/close"),
+                late.request("POST", link),
+                operator.get("/devices/d1"),
+            )
+            assert shown is not None
+            assert [one.status for one in (shown, closed, redeemed, device)] == [503, 503, 503, 200]
+            overview = await operator.get("/")  # by now, the last status is not shown any more
+            for one in (shown, closed, redeemed, overview):
+                assert words in await one.text()
+            assert "sandbox" in await device.text()
+            await is_fit_for_all(page)
+        finally:
+            daemon.kill(signal.SIGCONT)
+        await page.goto(site)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    failed = producer.execute("SELECT act, target, result FROM shardd.acts WHERE result <> 'done'")
+    assert failed == [("POST", "/devices/d1/close", words)]
 
 
 async def test_no_process_runs_before_anybody_looks_and_none_after_the_daemon(daemon: Daemon, page: Page) -> None:
