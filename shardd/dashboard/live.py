@@ -4,7 +4,8 @@ A page opens one stream and names its **topics**. A topic is a part of a page, r
 changed; or a signal without content, after which a page asks for its part itself; or the newest events, which a stream may
 filter. A stream that does not take what it gets never holds up others: of a part, only the latest is kept for it.
 
-Nothing runs while nobody watches: what feeds the streams ends a little after the last of them. A stream ends with its sign-in.
+Nothing runs while nobody watches: what feeds the streams ends a little after the last of them. A stream ends with its sign-in,
+and when newer ones take its place: its page says so, and goes on when somebody comes back to it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ ALIVE: Final = 20.0
 """Seconds after which a stream without news says that it is there."""
 MOST: Final = 128
 """Streams at a time; the oldest makes room."""
-MOST_OF_ONE: Final = 16
-"""Streams of one sign-in."""
+MOST_OF_ONE: Final = 4
+"""Streams of one sign-in. A browser has six connections to a host, and needs some for what is not a stream."""
 MOST_OF_NAME: Final = 200
 """Characters of a topic."""
 BACKLOG: Final = 200
@@ -47,6 +48,9 @@ NOTICE: Final = "notice"
 """The topic that every stream has: why the database does not answer, or nothing."""
 EVENTS: Final = "events"
 """The topic of the newest events."""
+OVER: Final = "over"
+"""The topic of the last words of a stream whose place was taken."""
+TAKEN: Final = "This page does not change any more, because too many others are open. Click into it to let it go on."
 _SIGNALS: Final[Mapping[str, str]] = {
     EventKind.MESSAGE_RECEIVED: "inbox",
     EventKind.MESSAGE_MEDIA: "inbox",
@@ -73,6 +77,7 @@ class Stream:
     _rows: deque[str] = field(default_factory=lambda: deque(maxlen=BACKLOG))
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: bool = False
+    _last_words: str = ""
 
     def put(self, topic: str, html: str) -> None:
         """The new content of a topic."""
@@ -85,9 +90,9 @@ class Stream:
             self._rows.extend(wanted)
             self._woken.set()
 
-    def end(self) -> None:
-        """Nothing more follows."""
-        self._ended = True
+    def end(self, words: str = "") -> None:
+        """Nothing more follows. `words`: why, if the page shall not try again at once."""
+        self._ended, self._last_words = True, words
         self._woken.set()
 
     async def changes(self) -> AsyncGenerator[tuple[str, str] | None]:
@@ -104,6 +109,8 @@ class Stream:
                 yield EVENTS, rows
             while self._latest and not self._ended:
                 yield self._latest.popitem(last=False)
+        if self._last_words:
+            yield OVER, self._last_words
 
 
 class Live:
@@ -165,19 +172,21 @@ class Live:
             self._close(stream)
 
     def _open(self, stream: Stream) -> None:
+        for one in [one for one in self._streams if one.gone()]:
+            self._close(one)
         own = [one for one in self._streams if one.sign_in is stream.sign_in]
         if len(own) >= MOST_OF_ONE:
-            self._close(own[0])
+            self._close(own[0], TAKEN)
         elif len(self._streams) >= MOST:
-            self._close(self._streams[0])
+            self._close(self._streams[0], TAKEN)
         self._streams.append(stream)
         for topic in (*sorted(stream.topics), NOTICE):
             if topic in self._sent:
                 stream.put(topic, self._sent[topic])
         self.watch()
 
-    def _close(self, stream: Stream) -> None:
-        stream.end()
+    def _close(self, stream: Stream, words: str = "") -> None:
+        stream.end(words)
         with suppress(ValueError):  # ended already
             self._streams.remove(stream)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Annotated, Final
 
 import msgspec
@@ -25,6 +26,8 @@ LONGEST: Final = 30
 """Seconds that an answer waits."""
 WAITING: Final = 64
 """Requests that may wait at a time: they keep their connections, and the pages need some, too."""
+WAITING_OF_ONE: Final = 8
+"""Those of one token."""
 EVERY: Final = 0.5
 """Seconds between looks at the end of the outbox, one for all who wait, and none when nobody does."""
 
@@ -44,7 +47,8 @@ class EventCalls:
     def __init__(self, database: Database, guard: Guard) -> None:
         self._database = database
         self._guard = guard
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
+        """By the name of the token."""
         self._last: str | None = None
         self._changed = asyncio.Condition()
         self._watch: asyncio.Task[None] | None = None
@@ -76,10 +80,9 @@ class EventCalls:
         found, position = await sending.events(asked.after, asked.limit, kinds)
         if found or not asked.wait:
             return {"events": found, "position": position}
-        if self._waiting >= WAITING:
-            raise ProblemError(TOO_MANY, f"{WAITING} requests wait for events already: ask again, or without wait")
-        deadline = time.monotonic() + asked.wait
-        self._waiting += 1
+        deadline, name = time.monotonic() + asked.wait, call.caller.user
+        self._check_waiting(name)
+        self._waiting[name] += 1
         try:
             while not found and await self._newer_than(position, deadline):
                 if not await self._guard.is_still_good(call.request):
@@ -88,13 +91,24 @@ class EventCalls:
                 if not found:
                     await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others
         finally:
-            self._waiting -= 1
+            self._waiting[name] -= 1
+            self._waiting += Counter()  # without those that have none
         return {"events": found, "position": position}
 
     async def close(self) -> None:
         """End the watch."""
         if self._watch is not None:
             await end_tasks([self._watch])
+
+    def _check_waiting(self, name: str) -> None:
+        """Raises ProblemError when no more requests of this token may wait."""
+        if self._waiting[name] >= WAITING_OF_ONE:
+            words = f"{WAITING_OF_ONE} requests with token {name} wait for events already: ask when one has its answer"
+        elif self._waiting.total() >= WAITING:
+            words = f"{WAITING} requests wait for events already: ask again"
+        else:
+            return
+        raise ProblemError(TOO_MANY, f"{words}, or without wait")
 
     async def _newer_than(self, position: str, deadline: float) -> bool:
         """Wait for an event after a position; whether there is one before the deadline."""

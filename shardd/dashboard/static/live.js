@@ -18,12 +18,16 @@ class Stream extends EventTarget {
     super();
     this.url = url;
     this.readyState = EventSource.CONNECTING;
-    this.names = new Set(["notice"]);
+    this.names = new Set(["notice", "over"]);
     this.wait = FIRST_WAIT;
     this.noticed = "";
     this.source = null;
+    this.gaveWay = false; // other pages took the place of this one
     this.visibility = () => this.lookAround();
+    this.back = () => this.gaveWay && this.lookAround();
     document.addEventListener("visibilitychange", this.visibility);
+    window.addEventListener("focus", this.back);
+    document.addEventListener("pointerdown", this.back);
     // The extension adds its listeners first.
     queueMicrotask(() => this.lookAround());
   }
@@ -53,6 +57,7 @@ class Stream extends EventTarget {
   connect() {
     const source = new EventSource(this.url);
     this.source = source;
+    this.gaveWay = false;
     this.names.forEach((name) => this.forward(source, name));
     source.onopen = () => {
       this.readyState = EventSource.OPEN;
@@ -70,6 +75,10 @@ class Stream extends EventTarget {
     source.addEventListener(name, (event) => {
       if (name === "notice") {
         this.noticed = event.data;
+        sayOfConnection(event.data);
+      } else if (name === "over") {
+        this.disconnect();
+        this.gaveWay = true;
         sayOfConnection(event.data);
       }
       this.dispatchEvent(new MessageEvent(name, { data: event.data }));
@@ -112,6 +121,8 @@ class Stream extends EventTarget {
     this.disconnect();
     this.readyState = EventSource.CLOSED;
     document.removeEventListener("visibilitychange", this.visibility);
+    window.removeEventListener("focus", this.back);
+    document.removeEventListener("pointerdown", this.back);
   }
 }
 

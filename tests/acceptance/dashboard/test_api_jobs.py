@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.fixtures.api import HELLO
+import asyncio
+
+from shardd.dashboard.api.events import WAITING_OF_ONE
+from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.api import Program
 from tests.support.daemon import Daemon, Producer
 
@@ -72,3 +75,19 @@ async def test_one_refused_job_of_many_is_named_and_none_is_inserted(program: Pr
         assert (ran.status, ran.problem) == (422, "refused")
         assert (ran.json["index"], ran.json["field"]) == (place, "recipient")
     assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(0,)]
+
+
+async def test_a_token_cannot_take_the_places_of_all_that_wait_for_events(
+    program: Program, make_program: MakeProgram
+) -> None:
+    position = (await program.get("/events")).json["position"]
+    path = f"/events?wait=30&after={position}"
+    waiting = [asyncio.create_task(program.get(path)) for _ in range(WAITING_OF_ONE + 1)]
+    done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = (task.result() for task in done)
+    assert (refused.status, refused.problem) == (429, "too-many-requests")
+    assert "requests with token send-1 wait for events already" in refused.json["detail"]
+    look = asyncio.create_task((await make_program("look")).get(path))
+    await program.post("/jobs", HELLO)
+    answers = await asyncio.gather(*others, look)
+    assert [bool(answer.json["events"]) for answer in answers] == [True] * (WAITING_OF_ONE + 1)

@@ -8,6 +8,7 @@ import signal
 
 from playwright.async_api import Browser, Page, expect
 
+from shardd.dashboard.live import MOST_OF_ONE
 from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.browser import sign_in
 from tests.fixtures.postgres import Cluster
@@ -141,6 +142,28 @@ async def test_nothing_runs_while_nobody_sees_a_page(daemon: Daemon, producer: P
     producer.add_devices(2)
     await page.evaluate(HIDE.replace("true, conf", "false, conf"))
     await expect(page.locator(".tiles")).to_contain_text("2 of 2")
+
+
+async def test_a_browser_with_many_pages_works_and_the_older_ones_say_that_they_wait(
+    producer: Producer, page: Page, site: str
+) -> None:
+    # Of this browser, all are visible at once, as if each had a window of its own.
+    pages = [page]
+    for _ in range(11):
+        pages.append(await page.context.new_page())
+        await pages[-1].goto(site)
+        await expect(pages[-1].locator(".tiles")).to_contain_text("0 of 0")
+    for older in pages[:-MOST_OF_ONE]:
+        await expect(older.locator("#connection")).to_contain_text("too many others are open")
+    producer.add_devices(2)
+    for newer in pages[-MOST_OF_ONE:]:
+        await expect(newer.locator(".tiles")).to_contain_text("2 of 2")
+        await expect(newer.locator("#connection")).to_be_empty()
+    await expect(page.locator(".tiles")).to_contain_text("0 of 0")
+    await page.get_by_role("heading", level=1).click()
+    await expect(page.locator(".tiles")).to_contain_text("2 of 2")
+    await expect(page.locator("#connection")).to_be_empty()
+    await expect(pages[-MOST_OF_ONE].locator("#connection")).to_contain_text("too many others are open")
 
 
 async def test_an_open_page_does_not_keep_the_daemon_from_stopping(daemon: Daemon, page: Page) -> None:
