@@ -14,6 +14,7 @@ from shardd.cli.output import print_json, say
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
+from shardd.pairing.link_address import warning_of
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink, PairingLinks
@@ -62,6 +63,8 @@ def link(*, ids: list[str], minutes: str, new_number: bool, as_json: bool, confi
     else:
         for one in made:
             say(one.url(site) if len(ids) == 1 else f"{one.device_id} {one.url(site)}")
+    if made and (warning := warning_of(config.dashboard.origin, site)) is not None:
+        say(f"warning: {warning}", err=True)
     refuse("device", refused)
 
 

@@ -21,6 +21,7 @@ from shardd.dashboard.site import Site
 from shardd.dashboard.words_of_pairing import FOR_OPERATOR
 from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
+from shardd.pairing.link_address import warning_of
 from shardd.queue.devices import DeviceAdmin, DeviceRow, NewDevices
 from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink
 from shardd.states import DeviceState
@@ -99,7 +100,8 @@ class _Pages:
         many = len(wanted.ids)
         target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
         await self._site.acted(sign_in, "make pairing links", target, f"for {minutes} minutes")
-        results = await self._results(wanted, made, self._address(request))
+        address = self._address(request)
+        results = await self._results(wanted, made, address)
         answer = self._site.page(
             "phones-made.html",
             sign_in,
@@ -108,6 +110,7 @@ class _Pages:
             added=added,
             unused=wanted.unused,
             minutes=minutes,
+            warning=warning_of(self._site.access.origin, address),
             download=_download(results),
         )
         answer.headers["HX-Trigger"] = LINKED
