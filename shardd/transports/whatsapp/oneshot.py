@@ -1,9 +1,9 @@
 """Work that loads the library in a child process, which exits with it: making the tables, pairing, unlinking.
 
 The library can hang for ever in a pairing, and the supervisor and the command line must not load it at all. The child reads
-its request, one JSON object with passwords in it, from standard input, because everybody can read arguments; it reports
-events as JSON lines. Go prints to standard output, too, so the child keeps that for itself first and points 1 to where 2
-leads.
+its request, a line of JSON with passwords in it, from standard input, because everybody can read arguments. The end of that is
+the end of its caller, also of one that was killed. It reports events as JSON lines. Go prints to standard output, too, so the
+child keeps that for itself first and points 1 to where 2 leads.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from shardd.postgres.dsn import without_libpq
 from shardd.urls import scrub_urls
 
 Report = Callable[[dict[str, Any]], None]
+Work = Callable[[dict[str, Any], Report], Awaitable[None]]
 
 GRACE: Final = 5.0
 """Seconds beyond its own deadline in which a child may report that, before it is killed."""
+UNDOING: Final = 75.0
+"""Seconds in which a child whose caller is gone may undo what it has begun."""
 LIBRARY_ENVIRONMENT: Final = {"GOMAXPROCS": "1", "NEONIZE_BOT_TAG": "off"}
 
 
@@ -53,8 +56,7 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
     reported = False
     try:
         async with asyncio.timeout(timeout + GRACE):
-            process.stdin.write(json.dumps({**request, "timeout": timeout}).encode())
-            process.stdin.close()
+            process.stdin.write(json.dumps({**request, "timeout": timeout}).encode() + b"\n")
             while line := await process.stdout.readline():
                 reported = True
                 yield json.loads(line)
@@ -72,8 +74,11 @@ async def converse(module: str, request: dict[str, Any], *, timeout: float) -> A
         raise SharddError(last[0] if last else f"its process ended with code {process.returncode}")
 
 
-def run(work: Callable[[dict[str, Any], Report], Awaitable[None]]) -> NoReturn:
-    """The child's side: do the requested work, report its events, and exit whatever still hangs."""
+def run(work: Work, *, alone: bool = True) -> NoReturn:
+    """The child's side: do the requested work, report its events, and exit whatever still hangs.
+
+    `alone`: without its caller, the work is still worth finishing. Otherwise it is cancelled then.
+    """
     output = os.dup(1)
     os.dup2(2, 1)
 
@@ -82,7 +87,7 @@ def run(work: Callable[[dict[str, Any], Report], Awaitable[None]]) -> NoReturn:
 
     code = 0
     try:
-        asyncio.run(_bounded(work, json.load(sys.stdin), report))
+        asyncio.run(_bounded(work, json.loads(sys.stdin.readline()), report, alone=alone))
     except SharddError as error:
         report({"event": "failed", "reason": scrub_urls(str(error))})
     except BaseException as error:  # noqa: BLE001 - the parent shows the last line of stderr
@@ -91,13 +96,25 @@ def run(work: Callable[[dict[str, Any], Report], Awaitable[None]]) -> NoReturn:
     os._exit(code)
 
 
-async def _bounded(
-    work: Callable[[dict[str, Any], Report], Awaitable[None]], request: dict[str, Any], report: Report
-) -> None:
+async def _bounded(work: Work, request: dict[str, Any], report: Report, *, alone: bool) -> None:
     timeout = float(request.pop("timeout"))
     task = asyncio.ensure_future(work(request, report))
-    done, _ = await asyncio.wait([task], timeout=timeout)
+    caller_gone = asyncio.ensure_future(asyncio.Event().wait() if alone else _caller_gone())
+    done, _ = await asyncio.wait([task, caller_gone], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if not done:
         report({"event": "timeout", "reason": f"it did not end within {timeout:g} seconds"})
-        return
-    task.result()
+    elif task in done:
+        task.result()
+    else:
+        task.cancel()
+        await asyncio.wait([task], timeout=UNDOING)
+
+
+async def _caller_gone() -> None:
+    """Wait until nobody holds the other end of standard input."""
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(sys.stdin)

@@ -283,6 +283,26 @@ async def test_a_pairing_ends_with_its_page_and_is_tried_again_after_its_process
     await expect(status(tab)).to_contain_text("Done", timeout=PATIENCE * 1000)
 
 
+async def test_a_pairing_ends_with_the_process_of_the_dashboard_and_a_linked_phone_is_unlinked_again(
+    lot: Place, owner: Page, fresh_number: str
+) -> None:
+    await owner.goto(await make_link(lot))
+    for is_scanned in (False, True):
+        await owner.get_by_role("button", name="Show a QR code").first.click()
+        code = await scan_screen(owner)
+        (pid,) = pairing_pids(lot)
+        if is_scanned:
+            await lot.control.scan(code, fresh_number)
+            await expect(status(owner)).to_contain_text(f"+{fresh_number} is linked. Its first login")
+        (dashboard,) = lot.daemon.dashboard_pids()
+        os.kill(dashboard, signal.SIGKILL)
+        await wait_gone(dashboard)
+        await wait_gone(pid)
+        assert (lot.row("shop"), lot.sessions()) == ((None, "unpaired", None), [])
+        await owner.goto(f"http://{lot.daemon.settings['dashboard']['listen']}/pair")
+    await lot.control.wait_events("logout", device=fresh_number)
+
+
 async def test_a_list_of_devices_becomes_a_list_of_links(lot: Place, page: Page) -> None:
     lot.producer.add_devices(1)
     site = await sign_in(page, lot.daemon)

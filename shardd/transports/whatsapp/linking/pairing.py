@@ -1,7 +1,8 @@
 """Pairing: a phone links this computer as one of its devices, by a QR code or by a code that its owner types.
 
 It runs in a child process, because an abandoned pairing leaves a thread in the library that never ends, and beside a running
-daemon, since a new session affects no other. A session belongs to the account whose phone scanned: if that is not the
+daemon, since a new session affects no other. The child ends with its caller, and unlinks a phone that is linked by then: nobody
+else would bind its session to a device. A session belongs to the account whose phone scanned: if that is not the
 expected one, it is unlinked again before it can be used. Until its end a pairing has the device's connection, so what people
 write meanwhile is kept (`hearing`), unless it is the wrong phone's.
 """
@@ -152,21 +153,34 @@ class _Pairing:
             text = f"no phone was linked within {self._request['patience']:g} seconds"
             self._report({"event": "timeout", "reason": text})
             return
-        number = jid.User
-        self._report({"event": "scanned", "number": number})
-        # WhatsApp ends the connection after a pairing; the library reconnects with the new session.
+        session = f"{jid.User}:{jid.Device}@{jid.Server}"
+        try:
+            await self._complete(session, jid.User)
+        except (asyncio.CancelledError, BrokenPipeError):
+            # Nobody is there any more to bind the session to a device.
+            await self._log_in()
+            await self._undo(session)
+            raise
+
+    async def _log_in(self) -> None:
+        """WhatsApp ends the connection after a pairing; the library reconnects with the new session."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_TIMEOUT):
                 await self._connected.wait()
+
+    async def _complete(self, session: str, number: str) -> None:
+        """Log in, and report that the device is paired. Raises PairingError."""
+        self._report({"event": "scanned", "number": number})
+        await self._log_in()
         expected = self._request["expected"]
         if expected and number != expected:
-            await self._undo(f"{number}:{jid.Device}@{jid.Server}")
+            await self._undo(session)
             raise PairingError(
                 f"the phone that was linked is +{number}, not +{expected}: it has been unlinked again",
                 PairingFailure.WRONG_NUMBER,
             )
         if not self._connected.is_set():
-            await self._undo(f"{number}:{jid.Device}@{jid.Server}")
+            await self._undo(session)
             raise PairingError(
                 "the phone was linked, but the first login with the new session failed; please try again",
                 PairingFailure.NO_LOGIN,
@@ -175,9 +189,9 @@ class _Pairing:
         await asyncio.wait([asyncio.ensure_future(self._client.disconnect())], timeout=DISCONNECT_TIMEOUT)
         drained = await self._callbacks.drain(silent_for=0.0)
         await self._client.stop()
-        session = await self._stored(f"{number}:{jid.Device}@{jid.Server}")
+        stored = await self._stored(session)
         remark = "; ".join(self._losses.texts) or (None if drained else NOT_DRAINED)
-        self._report({"event": "paired", "jid": session.jid, "lid": session.lid, "number": number, "reason": remark})
+        self._report({"event": "paired", "jid": stored.jid, "lid": stored.lid, "number": number, "reason": remark})
 
     async def _undo(self, jid: str) -> None:
         from neonize.exc import NeonizeError  # noqa: PLC0415 - see above
@@ -283,4 +297,4 @@ async def _pair(request: dict[str, Any], report: oneshot.Report) -> None:
 
 
 if __name__ == "__main__":
-    oneshot.run(_pair)
+    oneshot.run(_pair, alone=False)
