@@ -45,6 +45,18 @@ def read_address(text: str) -> Address | None:
     return None if isinstance(address, IPv6Address) and address.scope_id is not None else address
 
 
+def read_peer(text: str) -> Address | None:
+    """The address of a peer, or of an entry of X-Forwarded-For, which may have a port (203.0.113.9:4711, [2001:db8::1]:99).
+
+    A socket that takes both kinds shows an IPv4 peer as ::ffff:203.0.113.9: that is read as the IPv4 address.
+    """
+    if match := re.fullmatch(r"\[([^\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", text):
+        text = match[1] or match[2] or ""
+    address = read_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
 def reached(address: Address) -> Address:
     """The address that a connect reaches: the IPv4 address in a mapped (::ffff:…) or NAT64 one (64:ff9b::…), else itself."""
     if isinstance(address, IPv6Address):

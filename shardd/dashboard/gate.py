@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from shardd.addresses import read_address
+from shardd.addresses import read_address, read_peer
 from shardd.config.dashboard import USER_NAME
 from shardd.supervisor.admin.dashboard import Access
 
@@ -74,10 +74,10 @@ class Gate:
 
     def address(self, request: web.Request) -> str:
         """Of the browser: the peer, or whom the trusted proxies in front of it forward for."""
-        address = request.remote or _UNKNOWN
+        address = _peer(request)
         ahead = [one.strip() for line in request.headers.getall(FORWARDED_FOR, ()) for one in line.split(",")]
         while self._is_proxy(address) and ahead:
-            forwarded = read_address(ahead.pop())
+            forwarded = read_peer(ahead.pop())
             if forwarded is None:
                 break
             address = str(forwarded)
@@ -86,7 +86,7 @@ class Gate:
     def named_by_proxy(self, request: web.Request) -> str | None:
         """The user whom a trusted proxy names; None: it names nobody. Raises NobodyError."""
         header = self.access.trusted_header
-        if header is None or not self._is_proxy(request.remote or ""):
+        if header is None or not self._is_proxy(_peer(request)):
             return None
         named = request.headers.getall(header, ())
         if not named or named == [""]:
@@ -105,7 +105,16 @@ class Gate:
 
     def _is_proxy(self, address: str) -> bool:
         found = read_address(address)
-        return found is not None and any(found in network for network in self._proxies)
+        if found is None:
+            return False
+        # A proxy may be listed as it shows on a socket that takes both kinds.
+        forms = [found, ipaddress.ip_address(f"::ffff:{found}")] if found.version == 4 else [found]
+        return any(form in network for form in forms for network in self._proxies)
+
+
+def _peer(request: web.Request) -> str:
+    found = read_peer(request.remote or "")
+    return (request.remote or _UNKNOWN) if found is None else str(found)
 
 
 def _name_of(host: str) -> str:

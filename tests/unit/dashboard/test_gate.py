@@ -88,14 +88,31 @@ def test_a_cookie_is_bound_to_https_where_there_is_https() -> None:
         ("127.0.0.1", ["203.0.113.5, 198.51.100.1"], "198.51.100.1"),
         ("127.0.0.1", ["203.0.113.5", "198.51.100.1, 10.1.1.1"], "198.51.100.1"),
         ("127.0.0.1", ["nonsense"], "127.0.0.1"),
+        ("::ffff:192.0.2.9", ["198.51.100.1"], "192.0.2.9"),
+        ("::ffff:127.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("127.0.0.1", ["203.0.113.5, ::ffff:198.51.100.1, ::ffff:10.1.1.1"], "198.51.100.1"),
+        ("127.0.0.1", ["203.0.113.9:4711"], "203.0.113.9"),
+        ("127.0.0.1", ["[2001:db8::1]:99, 10.1.1.1:80"], "2001:db8::1"),
+        ("127.0.0.1", ["[2001:db8::1]"], "2001:db8::1"),
+        ("127.0.0.1", ["2001:db8::1"], "2001:db8::1"),
+        ("127.0.0.1", ["[]:99"], "127.0.0.1"),
+        ("64:ff9b::7f00:1", ["198.51.100.1"], "64:ff9b::7f00:1"),
     ],
 )
 def test_an_address_is_believed_of_trusted_proxies_only(peer: str, forwarded: list[str], address: str) -> None:
     assert BEHIND.address(request(*(("X-Forwarded-For", one) for one in forwarded), peer=peer)) == address
 
 
+@pytest.mark.parametrize("listed", ["::ffff:127.0.0.1", "::ffff:7f00:0/104", "127.0.0.0/8"])
+def test_a_proxy_may_be_listed_as_either_kind_of_socket_shows_it(listed: str) -> None:
+    gate = Gate(Access(listen="[::]:8484", trusted_proxies=(listed,)))
+    for peer in ("127.0.0.1", "::ffff:127.0.0.1"):
+        assert gate.address(request(("X-Forwarded-For", "198.51.100.1"), peer=peer)) == "198.51.100.1"
+
+
 def test_a_user_is_believed_of_trusted_proxies_only() -> None:
     assert BEHIND.named_by_proxy(request(("X-User", "ada"))) == "ada"
+    assert BEHIND.named_by_proxy(request(("X-User", "ada"), peer="::ffff:127.0.0.1")) == "ada"
     assert BEHIND.named_by_proxy(request(("X-User", "ada"), peer="192.0.2.9")) is None
     assert ALONE.named_by_proxy(request(("X-User", "ada"))) is None
     assert BEHIND.named_by_proxy(request(("X-User", ""))) is None
