@@ -20,6 +20,8 @@ LASTS: Final = 24 * 3600.0
 """Seconds after which it ends however much it is used."""
 MOST: Final = 1000
 """Sign-ins at a time; the one that was idle for longest makes room."""
+MOST_OF_USER: Final = 50
+"""Those of one user, whose own longest idle one makes room: nobody signs out others by signing in often."""
 
 
 class Role(StrEnum):
@@ -70,11 +72,12 @@ class SignIns:
 
     def begin(self, user: str, how: How, role: Role, address: str) -> SignIn:
         """A new one."""
-        self._drop_over()
-        if len(self._by_cookie) >= MOST:
-            self.end(min(self._by_cookie.values(), key=lambda one: one.used_at))
         now = self._clock()
         made = SignIn(user, how, role, address, began_at=now, used_at=now)
+        if len(own := self.of_user(made)) >= MOST_OF_USER:
+            self.end(min(own, key=lambda one: one.used_at))
+        if len(self._by_cookie) >= MOST:
+            self.end(min(self._by_cookie.values(), key=lambda one: one.used_at))
         self._by_cookie[made.cookie] = made
         return made
 

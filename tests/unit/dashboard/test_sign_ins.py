@@ -69,6 +69,20 @@ def test_the_longest_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [everyone.of(one.cookie) for one in (first, second, third)] == [first, None, third]
 
 
+def test_who_signs_in_often_signs_out_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_ins, "MOST_OF_USER", 2)
+    monkeypatch.setattr(sign_ins, "MOST", 4)
+    clock = Clock()
+    everyone = SignIns(clock)
+    ada = begin(everyone, "ada")
+    own = []
+    for _ in range(5):
+        clock.now += 1
+        own.append(begin(everyone, "eve"))
+    assert everyone.of(ada.cookie) is ada
+    assert [everyone.of(one.cookie) for one in own] == [None, None, None, *own[3:]]
+
+
 def test_the_token_of_a_form_is_another_than_the_cookie() -> None:
     everyone = SignIns()
     one, other = begin(everyone, "ada"), begin(everyone, "ada")
