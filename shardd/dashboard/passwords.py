@@ -42,18 +42,21 @@ class Passwords:
         self._waiting = 0
         self._key = secrets.token_bytes(16)
 
+    def check_room(self) -> None:
+        """Raises BusyError while too many wait. To be asked right before a try, which is then not refused."""
+        if self._waiting >= QUEUE:
+            raise BusyError("Too many people sign in at the same moment. Try again in a few seconds.")
+
     async def are_right(self, users: Mapping[str, User], name: str, password: str) -> bool:
         """Whether this is the password of that user.
 
         It takes as long for a name that nobody has: the password is compared with the hash of somebody, always the same one for
-        the same name, so that times do not tell them apart. Raises BusyError.
+        the same name, so that times do not tell them apart.
         """
         hashes = {name: user.password for name, user in users.items() if user.password is not None}
         if not hashes or len(password) > LONGEST:
             return False
         known = hashes.get(name)
-        if self._waiting >= QUEUE:
-            raise BusyError("Too many people sign in at the same moment. Try again in a few seconds.")
         self._waiting += 1
         try:
             async with self._checking:

@@ -95,11 +95,12 @@ class _Doors:
             answer = site.sign_in_page(request, 429, words=words, user=name)
             answer.headers["Retry-After"] = str(math.ceil(wait))
             return answer
-        throttle.begin(name, address)
         try:
-            right = await self._passwords.are_right(users, name, password)
+            self._passwords.check_room()
         except BusyError as error:
-            return site.sign_in_page(request, 503, words=str(error), user=name)
+            return site.sign_in_page(request, 503, words=str(error), user=name)  # no try: nothing was compared
+        throttle.begin(name, address)
+        right = await self._passwords.are_right(users, name, password)
         if not right:
             # What names nobody may be a password that was typed into the wrong field.
             known = name if name in users else ""

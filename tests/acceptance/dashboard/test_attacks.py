@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import pytest
@@ -253,6 +254,17 @@ async def test_guessing_is_slowed_and_locks_nobody_else_out(daemon: Daemon, prod
         await ada.sign_in("ada")
         await stranger.sign_in_by_link(daemon)
     assert Counter(acts(producer)) == {("sign in", "wrong password"): throttle.FREE, ("sign in", "done"): 2}
+
+
+async def test_who_came_while_too_many_tried_may_try_again_at_once(daemon: Daemon) -> None:
+    async with AsyncExitStack() as stack, visitor(daemon) as ada:
+        others = [await stack.enter_async_context(visitor(daemon, f"127.0.1.{number}")) for number in range(1, 41)]
+        guesses = [asyncio.create_task(other.try_password("ada", "guess")) for other in others]
+        await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+        statuses = [(await ada.try_password("ada", PASSWORD)).status for _ in range(throttle.FREE + 2)]
+        assert set(statuses) <= {503, 303}
+        await asyncio.wait(guesses)
+        await ada.sign_in("ada")
 
 
 async def test_an_unknown_name_is_told_as_a_wrong_password(daemon: Daemon, producer: Producer) -> None:
