@@ -250,4 +250,4 @@ def _spaced(code: str) -> str:
 
 def _ends(left: float) -> str:
     minutes = max(1, math.ceil(left / 60))
-    return f"This link works for {count(minutes, 'more minute')}, and only in the browser in which it was opened."
+    return f"This link works for {count(minutes, 'more minute')}, and only in the browser in which it is used first."

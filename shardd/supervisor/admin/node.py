@@ -270,11 +270,16 @@ def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases
         problems.append(Problem(ProblemKind.LEASES, "leases cannot be renewed: nothing is claimed"))
     fine = (ShardState.RUNNING, ShardState.DRAINED)
     problems += [
-        Problem(ProblemKind.SHARD, f"shard {s.shard} is {s.state}" + (f": {s.error}" if s.error else ""))
-        for s in shards
-        if s.epoch is not None and s.state not in fine
+        Problem(ProblemKind.SHARD, _about(shard))
+        for shard in shards
+        if shard.epoch is not None and shard.state not in fine
     ]
     return problems
+
+
+def _about(shard: ShardStatus) -> str:
+    words = f"shard {shard.shard} is {shard.state}" + (f": {shard.error}" if shard.error else "")
+    return f"{words}; start it again: shardd restart {shard.shard}" if shard.state == ShardState.BROKEN else words
 
 
 def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[str, int], in_flight: int) -> ShardStatus:

@@ -81,7 +81,7 @@ async def test_an_opt_out_that_is_entered_stops_a_job(
     await expect(page.locator("#done")).to_contain_text("+4915112345678 is opted out")
     producer.execute("UPDATE shardd.devices SET paused_at = NULL")
     await daemon.until(lambda _: producer.states() == {"opted_out": 1})
-    await page.get_by_label("Number, in any spelling").fill("+49 (0)151 12345678")
+    await page.get_by_label("Number, with country code").fill("+49 (0)151 12345678")
     await page.get_by_role("button", name="Look up").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("4915112345678: opted out")
     await expect(page.locator("main")).to_contain_text("by phone")
