@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
+from aiohttp import web
+from multidict import MultiMapping
+
 from shardd.errors import UsageError
 
 LONGEST: Final = 200
@@ -14,6 +17,18 @@ QUOTED: Final = 40
 """Characters of a wrong value that an error repeats."""
 BIGGEST_ID: Final = 2**63 - 1
 Choice = TypeVar("Choice", bound=str)
+
+
+async def form(request: web.Request) -> MultiMapping[Any]:
+    """The fields of a form that was sent. Raises UsageError."""
+    try:
+        return await request.post()
+    # Of aiohttp's parsers: an unknown charset, bytes that are none of it, no boundary, an encoding that does not exist.
+    except (LookupError, ValueError, AssertionError, RuntimeError):
+        kind = request.headers.get("Content-Type", "")[:QUOTED]
+        raise UsageError(
+            f"the form cannot be read as {kind!r}: send application/x-www-form-urlencoded or multipart/form-data, in UTF-8"
+        ) from None
 
 
 def text(values: Mapping[str, Any], name: str, *, longest: int = LONGEST) -> str | None:

@@ -124,7 +124,7 @@ class _Pages:
     async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name, act = request.match_info["campaign"], request.match_info["act"]
         state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
-        why = fields.text(await request.post(), "why", longest=MOST_WHY) if act == "pause" else None
+        why = fields.text(await fields.form(request), "why", longest=MOST_WHY) if act == "pause" else None
         if not await self._admin.set_state([name], state, why):
             raise UsageError(f"campaign {name}: {FINAL if await self._admin.title(name) else 'unknown'}")
         await self._site.acted(sign_in, act, f"campaign {name}", why or "")
@@ -136,7 +136,7 @@ class _Pages:
 
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
-        why = fields.text(await request.post(), "why", longest=MOST_WHY)
+        why = fields.text(await fields.form(request), "why", longest=MOST_WHY)
         found = await self._admin.count_jobs([name])
         ended = await self._admin.cancel([name], why) if found else set()
         if not ended:

@@ -149,7 +149,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def pause(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
-        why = fields.text(await request.post(), "why", longest=LONGEST_WHY)
+        why = fields.text(await fields.form(request), "why", longest=LONGEST_WHY)
         if not await DeviceAdmin(site.database).pause([name], why):
             raise await unknown_device(site.database, name)
         await site.acted(sign_in, "pause", f"device {name}", why or "")

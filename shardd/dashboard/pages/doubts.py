@@ -59,7 +59,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def decide(request: web.Request, sign_in: SignIn) -> web.Response:
-        name, form = fields.chosen(request.match_info, "act", DECISIONS), await request.post()
+        name, form = fields.chosen(request.match_info, "act", DECISIONS), await fields.form(request)
         ticked = form.getall("id", [])
         ids = sorted({number for one in ticked if (number := fields.number({"id": one}, "id")) is not None})
         if not ids:

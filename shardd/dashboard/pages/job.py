@@ -45,7 +45,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def act(request: web.Request, sign_in: SignIn) -> web.Response:
         name = fields.chosen(request.match_info, "act", BUTTONS)
-        shown_as = fields.choice(await request.post(), "state", JobState)
+        shown_as = fields.choice(await fields.form(request), "state", JobState)
         return await act_on_jobs(site, sign_in, name, [_number(request)], shown_as)
 
     return [

@@ -57,7 +57,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def add(request: web.Request, sign_in: SignIn) -> web.Response:
-        form = await request.post()
+        form = await fields.form(request)
         written = fields.text(form, "number", longest=MOST_NUMBER)
         note = fields.text(form, "note", longest=MOST_NOTE)
         if written is None:

@@ -18,6 +18,7 @@ from typing import Final
 import segno
 from aiohttp import web
 
+from shardd.dashboard import fields
 from shardd.dashboard.linking import LAST, Kind, Linking, OpenLink, Shown
 from shardd.dashboard.misses import Misses
 from shardd.dashboard.server_sent import ALIVE, as_event, stream_of_events
@@ -76,6 +77,8 @@ class _Pages:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
+            except UsageError as error:
+                return self._site.page("pairing/dead.html", None, status=400, words=_sentence(error))
             except SharddError:
                 words = "Something does not work here right now. Try again in a minute."
                 return self._site.page("pairing/dead.html", None, status=503, words=words)
@@ -195,7 +198,7 @@ class _Pages:
 
     async def _number(self, request: web.Request) -> str | None:
         """The number to pair with by a typed code; None: by a QR code. Raises UsageError."""
-        if (await request.post()).get("way") != "code":
+        if (await fields.form(request)).get("way") != "code":
             return None
         if not (text := await _written(request)):
             raise UsageError("write the phone's number, such as +6281234567890")
@@ -203,7 +206,7 @@ class _Pages:
 
 
 async def _written(request: web.Request) -> str:
-    return str((await request.post()).get("number", "")).strip()[:LONGEST_NUMBER]
+    return str((await fields.form(request)).get("number", "")).strip()[:LONGEST_NUMBER]
 
 
 def _wrong(status: int, words: str) -> web.Response:

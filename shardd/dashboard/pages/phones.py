@@ -87,7 +87,7 @@ class _Pages:
 
     async def make(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """Links for one device, for a list, or for all that wait."""
-        form = await request.post()
+        form = await fields.form(request)
         minutes = int(fields.choice(form, "minutes", map(str, MINUTES)) or USUAL_MINUTES)
         wanted = await self._wanted(form)
         added = await self._add(sign_in, wanted)
@@ -118,7 +118,7 @@ class _Pages:
 
     async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """End the link of a device."""
-        device = fields.text(await request.post(), "device") or ""
+        device = fields.text(await fields.form(request), "device") or ""
         if not await self._links.revoke([device]):
             raise UsageError(f"device {device} has no link any more")
         await self._site.acted(sign_in, "revoke pairing link", f"device {device}")

@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from shardd.config.dashboard import USER_NAME
+from shardd.dashboard import fields
 from shardd.dashboard.passwords import BusyError, Passwords
 from shardd.dashboard.ration import Ration
 from shardd.dashboard.sign_ins import LASTS, How, Role, SignIn
@@ -85,7 +86,7 @@ class _Doors:
         site, throttle = self._site, self._throttle
         if site.gate.is_from_another_page(request, must_say=True):
             return site.sorry(None, 403, _FOREIGN)
-        form = await request.post()
+        form = await fields.form(request)
         name, password, to = (str(form.get(key, "")) for key in ("name", "password", "to"))
         if USER_NAME.fullmatch(name) is None:
             name = ""

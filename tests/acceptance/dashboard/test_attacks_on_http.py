@@ -61,6 +61,18 @@ ELSEWHERE: Final = {
     "from another host": b"GET http://127.0.0.1/account HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
     "HTTP/1.0 without a host": b"GET /account HTTP/1.0\r\n\r\n",
 }
+PART: Final = b'--b\r\nContent-Disposition: form-data; name="name"\r\n%s\r\n\r\nada\r\n--b--\r\n'
+FORMS: Final = {
+    "unknown charset": ("application/x-www-form-urlencoded; charset=nope", b"name=ada"),
+    "charset of no text": ("application/x-www-form-urlencoded; charset=base64", b"name=ada"),
+    "no UTF-8": ("application/x-www-form-urlencoded", b"name=\xff"),
+    "no boundary": ("multipart/form-data", PART % b"X: y"),
+    "another boundary": ("multipart/form-data; boundary=c", PART % b"X: y"),
+    "transfer encoding": ("multipart/form-data; boundary=b", PART % b"Content-Transfer-Encoding: nope"),
+    "no base64": ("multipart/form-data; boundary=b", PART % b"Content-Transfer-Encoding: base64"),
+    "part of an unknown charset": ("multipart/form-data; boundary=b", PART % b"Content-Type: text/plain; charset=nope"),
+}
+"""Of which none can be read: the kind, and the body."""
 CUT: Final = (
     GET,
     POST + b"Content-Length: 100\r\n\r\nname=",
@@ -172,3 +184,13 @@ async def test_no_path_leads_elsewhere(daemon: Daemon) -> None:
         for answer in (stranger, operator):
             assert not re.search(rb"root:|from __future__", answer), path
             assert not SimpleCookie(parts(answer)[0].get("Set-Cookie")), path
+
+
+async def test_a_form_that_cannot_be_read_is_refused_in_words(daemon: Daemon) -> None:
+    async with visitor(daemon) as stranger:
+        for what, (kind, body) in FORMS.items():
+            answer = await stranger.request("POST", "/sign-in", data=body, headers={"Content-Type": kind})
+            assert answer.status == 400, (what, await answer.text())
+            assert "the form cannot be read" in await answer.text(), what
+            assert HEADERS.items() <= answer.headers.items(), what
+    assert "Traceback" not in daemon.log_tail(1000)
