@@ -80,7 +80,8 @@ class Sending:
                 # In one round trip, and a statement for each: only so is it known which one is a duplicate or refused.
                 async with connection.pipeline():
                     for job in jobs:
-                        done.append(await connection.execute(insert_of(tuple(job)), job))  # noqa: PERF401  # not all may be done
+                        given = job or {"device_id": None}  # SQL has no empty list of columns
+                        done.append(await connection.execute(insert_of(tuple(given)), given))
                 ids = [await cursor.fetchone() for cursor in done]
                 inserted = [
                     Inserted(row[0], duplicate=False) if row else await self._duplicate(connection, job)

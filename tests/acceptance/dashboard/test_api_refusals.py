@@ -130,6 +130,15 @@ async def test_a_field_of_another_type_or_name_is_named(program: Program) -> Non
         assert (answer.json["index"], answer.json["field"]) == (1, field)
 
 
+async def test_a_job_without_any_field_is_refused_as_sql_refuses_it(program: Program, producer: Producer) -> None:
+    alone, second = await program.post("/jobs", {}), await program.post("/jobs", [HELLO, {}])
+    for answer, index in ((alone, 0), (second, 1)):
+        assert (answer.status, answer.problem) == (422, "refused"), answer
+        assert (answer.json["field"], answer.json["index"]) == ("device_id", index), answer
+        assert "device_id and device_group are empty" in answer.json["detail"]
+    assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(0,)]
+
+
 async def test_what_is_no_job_is_said_so(program: Program) -> None:
     for body, status, words in BODIES:
         answer = await program.post("/jobs", body)
