@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -46,6 +47,7 @@ def read_body(kind: type[AnyStruct], body: bytes) -> AnyStruct:
 def read_object(kind: type[msgspec.Struct], body: bytes | msgspec.Raw, index: int | None = None) -> dict[str, Any]:
     """The fields of an object that were given, by their names in Python. `index`: its place in a list. Raises ProblemError."""
     given = _decode(body, dict[str, msgspec.Raw], "an object", index)
+    _refuse_twice(bytes(body), index)
 
     def read(value: msgspec.Raw, what: Any) -> Any:
         return msgspec.json.decode(value, type=what)
@@ -78,6 +80,24 @@ def _decode(body: bytes | msgspec.Raw, kind: Any, what: str, index: int | None) 
         raise ProblemError(INVALID, f"{_place(index)} is not {what}", index=index) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(MALFORMED, f"{_place(index)} is not JSON: {_why(error)}", index=index) from None
+
+
+def _refuse_twice(body: bytes, index: int | None) -> None:
+    """Raises ProblemError for a name that an object has twice, on any level: every reader takes another one of the two."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                shown, fix = name[:SHOWN], "leave one of them out"
+                raise ProblemError(INVALID, f"{shown} is given twice: {fix}", field=shown, fix=fix, index=index)
+            seen.add(name)
+
+    try:
+        # Numbers stay texts: those of PostgreSQL have more digits than Python reads.
+        json.loads(body.decode(errors="replace"), object_pairs_hook=check, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return  # what is wrong with it is said where its fields are read
 
 
 def _read(

@@ -43,6 +43,9 @@ BODIES = (
         422,
         "body has the character U+0000",
     ),
+    (b'{"device_id": "d1", "recipient": "+4915112345678", "body": "a", "body": "b"}', 422, "body is given twice"),
+    (b'[{"device_id": "d1", "device\\u005fid": "d2"}]', 422, "device_id is given twice"),
+    (b'{"device_id": "d1", "metadata": {"a": {"k": 1, "k": 2}}}', 422, "k is given twice"),
 )
 """(body, status, some of the words)"""
 
