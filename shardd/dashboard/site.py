@@ -45,6 +45,8 @@ from shardd.words import ago, count, moment_text, span
 UNKNOWN: Final = 401
 """The status of an answer to somebody who is not signed in."""
 FORM_TOKEN: Final = "X-Shardd-Token"  # noqa: S105  # the name of a header
+ANY_PATH: Final = r"/{path:[\s\S]*}"
+"""The route of what no other has; `.` would leave out a path with a line break in it."""
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods of requests that change nothing."""
 HEADERS: Final = {
@@ -159,7 +161,7 @@ class Site:
         async def handle(_: web.Request, sign_in: SignIn) -> web.Response:
             return self.sorry(sign_in, 404, "There is no such page.")
 
-        return [web.route("*", "/{path:.*}", self.signed_in(handle))]
+        return [web.route("*", ANY_PATH, self.signed_in(handle))]
 
     def signed_in(
         self, page: Page, *, operate: bool | None = None

@@ -24,7 +24,7 @@ from shardd.dashboard.api.problems import (
     problem_of,
 )
 from shardd.dashboard.api.reading import read_query
-from shardd.dashboard.site import Site
+from shardd.dashboard.site import ANY_PATH, Site
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.plain import plain
@@ -42,7 +42,7 @@ def routes(operations: Iterable[Operation], guard: Guard, site: Site) -> list[we
     """One for each, and one for every other request below `ROOT`."""
     operations = list(operations)
     made = [web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard, site))) for one in operations]
-    return [*made, *(web.route("*", path, _answered(_miss(operations, guard))) for path in ("/api", "/api/{path:.*}"))]
+    return [*made, *(web.route("*", path, _answered(_miss(operations, guard))) for path in ("/api", f"/api{ANY_PATH}"))]
 
 
 def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:

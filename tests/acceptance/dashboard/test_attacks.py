@@ -190,9 +190,14 @@ async def test_every_answer_has_the_headers(daemon: Daemon, routes: Routes) -> N
             await ada.request("QUERY", "/jobs"),
             await ada.get("/audit?before=x"),
             await ada.get("/static/nothing.js"),
+            await ada.get("/%0d%0aX:1"),
+            await nobody.get("/%0a"),
         ):
             assert expected.items() <= answer.headers.items(), answer
             assert answer.content_type == "text/html", answer
+        program = await nobody.get("/api/%0d%0aX:1")
+        assert expected.items() <= program.headers.items(), program
+        assert (program.status, program.content_type) == (401, "application/problem+json")
 
 
 async def test_a_sign_in_has_a_cookie_that_nobody_knew_before(daemon: Daemon) -> None:
