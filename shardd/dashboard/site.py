@@ -157,11 +157,10 @@ class Site:
 
     def missing(self) -> list[web.RouteDef]:
         """The answer to every other path, in words."""
+        return [web.route("*", ANY_PATH, self.signed_in(self._no_such_page))]
 
-        async def handle(_: web.Request, sign_in: SignIn) -> web.Response:
-            return self.sorry(sign_in, 404, "There is no such page.")
-
-        return [web.route("*", ANY_PATH, self.signed_in(handle))]
+    async def _no_such_page(self, _: web.Request, sign_in: SignIn) -> web.Response:
+        return self.sorry(sign_in, 404, "There is no such page.")
 
     def signed_in(
         self, page: Page, *, operate: bool | None = None
@@ -192,8 +191,10 @@ class Site:
                 if acts:
                     await self.acted(sign_in, request.method, request.path, result=words)
                 return self.sorry(sign_in, 403, words)
+            # PostgreSQL cannot hold a NUL, so nothing has a name with one.
+            wanted = self._no_such_page if "\0" in request.path else page
             try:
-                return await page(request, sign_in)
+                return await wanted(request, sign_in)
             except SharddError as error:
                 status, words = failure(error)
                 if acts:

@@ -180,18 +180,7 @@ def _refuse_others(call: Call, names: set[str], instead: str) -> None:
 def _as_texts(raw: msgspec.Raw, index: int | None) -> dict[str, str | None]:
     """A job as PostgreSQL reads it, by the names of the columns. Raises ProblemError."""
     names = {field.name: field.encode_name for field in msgspec.structs.fields(NewJob)}
-    job = {names[name]: _as_text(value) for name, value in read_object(NewJob, raw, index).items()}
-    for name, text in job.items():
-        if text is not None and "\0" in text:
-            fix = "leave it out"
-            raise ProblemError(
-                INVALID,
-                f"{name} has the character U+0000, which PostgreSQL cannot hold: {fix}",
-                field=name,
-                fix=fix,
-                index=index,
-            )
-    return job
+    return {names[name]: _as_text(value) for name, value in read_object(NewJob, raw, index).items()}
 
 
 def _as_text(value: Any) -> str | None:

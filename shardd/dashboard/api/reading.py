@@ -126,11 +126,19 @@ def _read(
             fix = f"write {expected(field.type)}"
             why = "is given twice" if str(error) == "given twice" else f"is {shown}"
             raise ProblemError(problem, f"{name} {why}: {fix}", field=name, value=shown, fix=fix, index=index) from None
+        if _has_nul(found[field.name]):
+            fix = "leave it out"
+            words = f"{name} has the character U+0000, which PostgreSQL cannot hold: {fix}"
+            raise ProblemError(problem, words, field=name, fix=fix, index=index)
     for name, field in known.items():
         if field.required and field.name not in found:
             fix = f"write {expected(field.type)}"
             raise ProblemError(problem, f"{name} is missing: {fix}", field=name, fix=fix, index=index)
     return found
+
+
+def _has_nul(value: Any) -> bool:
+    return any(isinstance(one, str) and "\0" in one for one in (value if isinstance(value, list) else [value]))
 
 
 def _place(index: int | None) -> str:

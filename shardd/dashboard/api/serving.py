@@ -54,6 +54,8 @@ def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:
             if operation.may == OPERATE:
                 await site.acted(caller, operation.name.partition("_")[0], request.path, result=problem.detail)
             raise
+        if "\0" in request.path:
+            raise ProblemError(NO_SUCH, f"there is no {request.path[:200]}: names have no character U+0000")
         query = read_query(operation.query, {name: request.query.getall(name) for name in request.query})
         body = await _body(request, wanted=operation.body is not None)
         value = await operation.handle(Call(request, caller, query, body))

@@ -37,6 +37,15 @@ async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
     assert (final.status, final.problem) == (409, "conflict")
     assert "cancelled, and that is final" in final.json["detail"]
     assert (await operate.post("/devices/d9/pause")).status == 404
+    for ask, path, status, field in (
+        (operate.get, "/devices/%00", 404, None),
+        (look.get, "/campaigns/%00", 404, None),
+        (look.get, "/jobs?campaign=%00", 400, "campaign"),
+    ):
+        answer = await ask(path)
+        assert (answer.status, answer.json.get("field")) == (status, field), (path, answer)
+    nul = await operate.post("/devices/d1/pause", {"why": "a\0b"})
+    assert (nul.status, nul.problem, nul.json["field"]) == (422, "invalid", "why")
     assert (await look.post("/devices/d1/pause")).status == 403
     who = ("operate-1", "token")
     done = [(*who, act, target, "done") for act, target in (
