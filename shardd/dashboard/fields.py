@@ -63,6 +63,16 @@ def number(values: Mapping[str, Any], name: str, *, most: int = BIGGEST_ID) -> i
     return int(value)
 
 
+def refuse_others(values: MultiMapping[Any], names: Iterable[str]) -> None:
+    """Raises UsageError for fields that are none of these, or are given twice: without them, more would be meant."""
+    known = list(names)
+    for name in values:
+        if name not in known:
+            raise UsageError(f"{name[:QUOTED]} is unknown here: leave it out, or use {', '.join(known)}")
+        if len(values.getall(name)) > 1:
+            raise UsageError(f"{name} is given twice: leave one of them out")
+
+
 def link(path: str, values: Mapping[str, Any]) -> str:
     """The path with those of these values that there are."""
     given = {name: value for name, value in values.items() if value not in (None, "", False)}

@@ -154,6 +154,7 @@ def _plan_link(name: str, given: Mapping[str, Any]) -> str:
 
 def _planned(request: web.Request, sign_in: SignIn) -> tuple[str, Traits]:
     """Which act, and on which jobs. Raises UsageError."""
+    fields.refuse_others(request.query, given_of(Traits()))
     name, traits = fields.chosen(request.match_info, "act", TITLES), read_traits(request.query)
     if traits == Traits():
         raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")

@@ -16,7 +16,7 @@ from yarl import URL
 
 from shardd.dashboard import throttle
 from shardd.dashboard.site import HEADERS
-from tests.acceptance.dashboard.looks import StartDaemon
+from tests.acceptance.dashboard.looks import StartDaemon, waiting
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
 from tests.support.dashboard_routes import dashboard_routes
@@ -164,6 +164,22 @@ async def test_who_may_look_can_do_nothing(daemon: Daemon, producer: Producer, r
             refused += 1
         assert (await bob.get("/audit")).status == 403
         assert [result for _, result in acts(producer)[before:]] == ["bob may look, and not operate."] * refused
+
+
+async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: Daemon, producer: Producer) -> None:
+    producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d1', 'sandbox', now())")
+    waiting(producer, 2)
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        for query, words in (
+            ("state=queued&recipient=%2B4915112345678", "recipient is unknown here"),
+            ("state=queued&campain=spring", "campain is unknown here"),
+            ("state=queued&device=d1&device=d2", "device is given twice"),
+        ):
+            answer = await ada.request("POST", f"/jobs/all/cancel?{query}")
+            assert answer.status == 400, query
+            assert words in await answer.text()
+        assert producer.states() == {"queued": 2}
 
 
 async def test_only_pages_for_signing_in_are_shown_to_strangers(daemon: Daemon, routes: Routes) -> None:
