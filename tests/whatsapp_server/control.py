@@ -285,6 +285,11 @@ class Commands:
         """A phone is on again, decrypts what waited for it, and confirms it or asks for it again."""
         self._network.phone(number).switch_on()
 
+    def screen(self, number: str) -> list[dict[str, str]]:
+        """The messages that a phone shows: chat, sender, id and text."""
+        shown = self._network.phone(number).screen.items()
+        return [{"chat": chat, "sender": sender, "id": id_, "text": text} for (chat, sender, id_), text in shown]
+
     def create_group(self, subject: str, members: list[str]) -> str:
         """A new group of these numbers; returns its id."""
         return self._network.groups.create(subject, members).id

@@ -287,6 +287,10 @@ class ControlClient:
         """Switch a phone on again."""
         self.call("switch_on", number=number)
 
+    def screen(self, number: str) -> list[str]:
+        """The ids of the messages that a phone shows: those that were deleted for everyone are not among them."""
+        return [shown["id"] for shown in self.call("screen", number=number)]
+
     def create_group(self, subject: str, members: list[str]) -> str:
         """Create a group of these numbers, which include the device's own; returns its id (its address is ``id@g.us``)."""
         return str(self.call("create_group", subject=subject, members=members))

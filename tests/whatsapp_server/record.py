@@ -69,9 +69,12 @@ class Message:
     media: Media | None = None
     link: LinkPreview | None = None
     quoted_id: str = ""  # the message that it answers
+    edit: str = ""  # what its stanza says about an earlier message: 7, its sender deletes it for everyone
+    revokes: str = ""  # the id of the message that it deletes
     copies_for: list[str] = field(default_factory=list)
     read_by: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)  # numbers whose phones could not decrypt it
+    deleted_by: list[str] = field(default_factory=list)  # numbers whose phones do not show it any more
     error: str = ""
     bot_tag: bool = False  # the sender marked itself as a bot
     accepted: bool = False
@@ -91,7 +94,7 @@ class Message:
         """The phones decrypted it once more, as ``other``: what was unreadable before may be readable now."""
         if self.kind == "unreadable":
             self.kind, self.text, self.media = other.kind, other.text, other.media
-            self.link, self.quoted_id = other.link, other.quoted_id
+            self.link, self.quoted_id, self.revokes = other.link, other.quoted_id, other.revokes
             self.copies_for, self.read_by, self.error = other.copies_for, other.read_by, other.error
             self.failed = other.failed
         else:

@@ -31,6 +31,12 @@ def unwrap(message: e2e.Message) -> e2e.Message:
     return message
 
 
+def is_revocation(message: e2e.Message) -> bool:
+    """Whether it deletes an earlier message for everyone; ``message``: without wrappers."""
+    protocol = message.protocolMessage
+    return bool(message.HasField("protocolMessage") and protocol.type == e2e.ProtocolMessage.REVOKE)
+
+
 def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
     """Write the kind, text and media of a decrypted message into its record."""
     message = unwrap(message)
@@ -53,6 +59,8 @@ def describe(message: e2e.Message, storage: MediaStore, into: Message) -> None:
         into.kind, into.text = "location", f"{place.degreesLatitude},{place.degreesLongitude} {place.name}".strip()
     elif message.HasField("contactMessage"):
         into.kind, into.text = "contact", message.contactMessage.vcard
+    elif is_revocation(message):
+        into.kind, into.revokes = "revoke", message.protocolMessage.key.ID
     else:
         into.kind = next((field.name for field, _ in message.ListFields()), "empty")
 

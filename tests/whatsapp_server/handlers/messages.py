@@ -16,6 +16,7 @@ from ..state.phones import GROUP_KIND, e2e
 from ..wire.nodes import GROUP_SERVER, JID, Attributes, Node, lid_jid
 from .content import describe
 from .retries import ask_again
+from .screens import show
 
 if TYPE_CHECKING:
     from ..state.accounts import LinkedDevice
@@ -111,6 +112,7 @@ def _open(network: Network, device: LinkedDevice, node: Node, *, read: bool = Tr
     """The message as far as the phones that it was encrypted for can read it; not ``read``: by nobody yet."""
     to = node.jid("to")
     message = Message(device.number, device.name, to.number, node.text("id"), bot_tag=node.find("bot") is not None)
+    message.edit = node.text("edit", "")
     for copy in (node.find("participants") or node).children:
         if copy.tag != "to" or copy.find("enc") is None:
             continue
@@ -142,8 +144,10 @@ def _read_copy(network: Network, device: LinkedDevice, message: Message, number:
         network.record.note("undecryptable", device.name, id=message.id, reader=number, error=str(error))
         return
     else:
-        if message.kind == "unreadable" and plain.ListFields() and not _is_only_a_key(plain):
-            describe(plain, network.media, message)
+        if plain.ListFields() and not _is_only_a_key(plain):
+            if message.kind == "unreadable":
+                describe(plain, network.media, message)
+            show(network, number, message, plain)
     if number != device.number or number == message.recipient:
         message.read_by.append(number)
 
@@ -176,6 +180,7 @@ def _read_for_group(network: Network, device: LinkedDevice, message: Message, se
         else:
             if message.kind == "unreadable":
                 describe(plain, network.media, message)
+            show(network, number, message, plain)
         message.read_by.append(number)
 
 

@@ -102,6 +102,8 @@ class Network:
         """Forget everything except pairings, sessions and connections."""
         self.faults.clear()
         self.record.reset()
+        for phone in self._phones.values():
+            phone.screen.clear()
         self.groups.clear()
         self.media.clear()
         self.not_on_whatsapp.clear()

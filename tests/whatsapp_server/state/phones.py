@@ -30,6 +30,7 @@ class Phone:
         online: Whether it is switched on; messages wait until it is.
         waiting: What it does when it is switched on again.
         retries: How often it asked for a message that it could not decrypt, by id.
+        screen: The messages that it shows, by their chat (a number, or the id of a group), their sender's number and their id.
     """
 
     def __init__(self, number: str) -> None:
@@ -37,6 +38,7 @@ class Phone:
         self.online = True
         self.waiting: list[Callable[[], None]] = []
         self.retries: Counter[str] = Counter()
+        self.screen: dict[tuple[str, str, str], str] = {}
         self.signal = SignalDevice(phone_seed(number))
         self._received_sender_keys: dict[tuple[str, str], ReceivedSenderKey] = {}
         self._own_sender_keys: dict[str, OwnSenderKey] = {}
