@@ -83,6 +83,8 @@ class JobSpec(_OfClaim, frozen=True, array_like=True):
     Contact: name, phone. Template: name, language, components. Text: link_preview."""
     quote: str | None = None
     """JSON of the message that it answers, as the row has it: id, sender, text, kind; None or {}: it quotes none."""
+    revokes: str | None = None
+    """The id of the message that it deletes for everyone; with kind `revoke`."""
     expires_at: float | None = None
     """POSIX seconds, by the clock of this host, after which the message must not leave."""
     heeds_opt_outs: bool = True

@@ -1,6 +1,6 @@
-"""Retrying, cancelling and deciding jobs in bulk: what is looked at, what is left alone and why, in words for people.
+"""Retrying, cancelling, deciding and revoking jobs in bulk: what is looked at, what is left alone and why, in words for people.
 
-A job that a worker has in flight is left alone, and a sent message stays sent. An action may be repeated: a job that is already
+A job that a worker has in flight is left alone. An action may be repeated: a job that is already
 as requested is no error. First `look`, which counts, then ask the person, then `carry_out`.
 """
 
@@ -20,6 +20,7 @@ SHOWN: Final = 10
 CANCELLED_BY_HAND: Final = "cancelled by an operator"
 CAN_RETRY: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "retry" in events)
 CAN_RESOLVE: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "decide_sent" in events)
+CAN_REVOKE: Final = (JobState.SENT, JobState.IN_DOUBT)
 CAN_CANCEL: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "cancel" in events)
 _CHANGED: Final = "changed in the meantime; look again"
 
@@ -32,8 +33,14 @@ OBSTACLES: Final = {
     "key": "the dedupe key belongs to another job now; insert a new job",
     "order": "a job before it in its order group will never be sent; insert a new job",
     "in_flight": "a worker has it in flight, and a message on its way cannot be stopped",
+    "revocation": "it is itself a revocation, and what was deleted cannot be brought back; send it again as a new job",
+    "in_doubt": "in doubt, and without the id of its message nothing can be deleted; a journal or a report may still tell it",
+    "no_id": "the id of its message is not known: a person decided that it was sent, or its recipient was forgotten",
+    "transport": "its device cannot revoke messages; only those of the transports whatsapp and sandbox can",
+    "account": "its device has another account now; only the account that sent a message can delete it",
+    "revoked": "it is revoked already",
 }
-"""Completes `job ID: …`, by the words of `shardd.retries` and `count_cancels`."""
+"""Completes `job ID: …`, by the words of `shardd.retries`, `shardd.revocable` and `count_cancels`."""
 _NO_RETRY: Final = {
     JobState.SENT: "sent already, and a sent message stays sent; insert a new job to send it again",
     JobState.EXPIRED: OBSTACLES["expired"],
@@ -46,6 +53,15 @@ _NO_CANCEL: Final = {
     JobState.IN_DOUBT: "ended already: in doubt; if you know what became of it: shardd job resolve",
     JobState.EXPIRED: "ended already: expired",
     JobState.OPTED_OUT: "ended already: the recipient opted out",
+}
+_NO_REVOKE: Final = {
+    JobState.QUEUED: "it was not sent; cancel it instead: shardd job cancel",
+    JobState.SCHEDULED: "it was not sent; cancel it instead: shardd job cancel",
+    JobState.SENDING: "it is being sent; revoke it once it is sent",
+    **{
+        state: f"there is nothing to delete: {state.replace('_', ' ')}"
+        for state in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, JobState.OPTED_OUT)
+    },
 }
 _NO_RESOLVE: Final = {
     state: f"not in doubt, but {state.replace('_', ' ')}" for state in JobState if state not in CAN_RESOLVE
@@ -111,6 +127,8 @@ class BulkAction:
     """Of the jobs that are meant when traits name none; None: any."""
     warning: str = ""
     """Completes `warning: 2 jobs in doubt …`."""
+    done_before: frozenset[str] = frozenset()
+    """Obstacles of jobs that are already as requested."""
     only_as_seen: frozenset[JobState] = frozenset()
     """Of these states, only jobs that were in the same state when the operator was asked: one that is in doubt by now would
     have been another question."""
@@ -134,6 +152,16 @@ CANCEL: Final = BulkAction(
     handle=lambda jobs, traits, ids: jobs.cancel(traits, CANCELLED_BY_HAND, ids),
     refusals=_NO_CANCEL,
     wanted=frozenset({JobState.CANCELLED}),
+)
+REVOKE: Final = BulkAction(
+    verb="revoke",
+    past="revoking",
+    count=JobAdmin.count_revocations,
+    handle=JobAdmin.revoke,
+    refusals=_NO_REVOKE,
+    wanted=frozenset(),
+    done_before=frozenset({"revoked"}),
+    warning="may not have been sent; then there is nothing to delete",
 )
 
 
@@ -196,7 +224,10 @@ async def carry_out(
     if not seen.good and not choice.ids:
         report = Report()
         for some in seen.counts:
-            report.left[OBSTACLES[str(some.obstacle)]] += some.jobs
+            if some.obstacle in action.done_before:
+                report.already += some.jobs
+            else:
+                report.left[OBSTACLES[str(some.obstacle)]] += some.jobs
         return report
     return await _handle_all(action, jobs, choice, seen, progress=progress, enough=enough)
 
@@ -260,6 +291,8 @@ async def _handle_all(
             for one in handled:
                 if one.done:
                     report.done += 1
+                elif one.obstacle in action.done_before:
+                    report.already += 1
                 else:
                     report.leave(_why(one), one.id)
             if choice.ids is not None:

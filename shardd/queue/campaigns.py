@@ -6,8 +6,8 @@ however long the queue is; a running daemon moves the jobs of a cancelled campai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -118,6 +118,8 @@ class CampaignDetails:
     shares: Sequence[DeviceShare]
     """The device with the most waiting jobs first."""
     pools: Sequence[Pool]
+    revocations: Mapping[str, int] = field(default_factory=dict)
+    """How many revocations of its messages are in which state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,14 @@ def what_ends(campaigns: Sequence[CampaignJobs]) -> str:
     in_flight, waiting = sum(one.in_flight for one in campaigns), sum(one.waiting for one in campaigns)
     words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
     return words + (f", {in_flight:,} in flight {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
+
+
+def what_waits(campaign: CampaignJobs) -> str:
+    """What of a campaign is still sent when its messages are revoked, in words; empty: nothing."""
+    if campaign.state == CampaignState.CANCELLED or not campaign.live:
+        return ""
+    ends = "cancel it" if campaign.state == CampaignState.PAUSED else "pause or cancel it first"
+    return f"{count(campaign.live, 'job')} of campaign {campaign.id} still {'waits' if campaign.live == 1 else 'wait'}: {ends}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +179,8 @@ class CampaignAdmin(Statements):
             return None
         shares = await self._database.rows_for(DeviceShare, "campaign_by_device", {"id": campaign, "zone": zone})
         pools = await self._database.rows_for(Pool, "campaign_pools", {"id": campaign})
-        return CampaignDetails(rows[0], shares, pools)
+        revocations = await self._database.rows(Record, "campaign_revocations", {"id": campaign})
+        return CampaignDetails(rows[0], shares, pools, {row["state"]: row["jobs"] for row in revocations})
 
     async def page(
         self, most: int, *, after: str | None = None, state: CampaignState | None = None

@@ -22,6 +22,7 @@ from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, FINISHED, JOB_TRANSITION
 GIVEN: Final = (
     *("device_id", "device_group", "recipient", "kind"),
     *("body", "variables", "media", "file_name", "mime_type", "details", "reply_to"),
+    "revokes",
     *("class", "campaign", "priority", "run_at", "expires_at", "max_attempts", "on_doubt"),
     *("on_unreadable", "dedupe_key", "order_group"),
     *("reference", "metadata"),
@@ -62,8 +63,8 @@ def _fields(kind: type[Any], *but: str) -> tuple[str, ...]:
 SHOWN: Final = _fields(JobRow, "transport")
 """Columns of `shardd.outcomes` that `shardd job` shows; `job_class` is the column `class`."""
 
-CONTENT: Final = _fields(WholeJob, *_fields(JobRow), "claims", "node", "shard")
-"""Columns of the tables that `shardd job show` shows besides; its other fields are of the last claim."""
+CONTENT: Final = _fields(WholeJob, *_fields(JobRow), "claims", "node", "shard", "revocation_state", "revoked_at")
+"""Columns of the tables that `shardd job show` shows besides; its other fields are of the last claim and of the revocation."""
 
 CLAIM: Final = _fields(Claim)
 """The fields of a claim: columns of the queue, but for the epoch, which is `claimed_epoch`."""

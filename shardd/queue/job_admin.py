@@ -67,6 +67,16 @@ class JobResult:
     """Why the table's trigger refused it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unmovable:
+    """How many jobs only their own device can send."""
+
+    answers: int
+    """To messages that were written to it."""
+    revocations: int
+    """Of messages that it sent."""
+
+
 class JobAdmin(Statements):
     """What an operator asks and does about jobs."""
 
@@ -129,17 +139,29 @@ class JobAdmin(Statements):
         more = {"decided": state.value, "words": "sent" if sent else "not sent", "decided_by": by}
         return self._handle("decide_jobs", traits, ids, more)
 
+    async def count_revocations(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+        """What `revoke` would find, with the obstacles."""
+        return await self._count("count_revocations", traits, ids)
+
+    async def revoke(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+        """Add jobs that delete the messages of these for everyone, chunk by chunk, ahead of what waits."""
+        if ids is None:
+            ids = await self._database.column("jobs_to_revoke", {**asdict(traits), "ids": None})
+        async for chunk in self._handle("revoke_jobs", traits, ids, {}):
+            yield chunk
+
     async def cancel_all(self, traits: Traits, why: str) -> int:
         """Like `cancel`; returns how many ended."""
         return sum([one.done async for handled in self.cancel(traits, why) for one in handled])
 
     async def move(self, *, old: str, new: str) -> int:
-        """Give the jobs of device `old` that are not in flight, and answer no message, to `new`; returns how many moved."""
+        """Give the jobs of device `old` that are not in flight, and that others can send, to `new`; returns how many moved."""
         return await self._repeat("move_jobs", {"old": old, "new": new})
 
-    async def count_answers(self, device_id: str) -> int:
-        """How many jobs of a device answer messages that were written to it, and are not in flight."""
-        return int(await self._database.value("count_answers", {"device_id": device_id}))
+    async def count_unmovable(self, device_id: str) -> Unmovable:
+        """Jobs of a device that are not in flight, and that no other device can send."""
+        (found,) = await self._database.rows_for(Unmovable, "count_unmovable", {"device_id": device_id})
+        return found
 
     async def return_to_pools(self, device_ids: Sequence[str]) -> int:
         """Let other devices of their groups have the groups' jobs that these devices were given; returns how many."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from shardd.queue.records import JobRow, WholeJob
 from shardd.states import JobState
-from shardd.words import Facts, count
+from shardd.words import Facts, count, moment_text
 
 _SHOWN_OF_MEDIA: Final = 64
 """Characters that are shown of a data: URI, which contains a whole file."""
@@ -40,6 +40,15 @@ def origin_facts(job: WholeJob) -> Facts:
         ("dedupe key", job.dedupe_key),
         ("producer", job.producer),
     ]
+
+
+def revocation_words(job: WholeJob) -> str:
+    """What became of the deletion of its message; empty: there was none."""
+    if job.revoked_by is None:
+        return ""
+    if job.revoked_at is not None:
+        return f"by job {job.revoked_by}, sent {moment_text(job.revoked_at)}"
+    return f"not yet: job {job.revoked_by} is {job.revocation_state or 'deleted'}"
 
 
 def media_words(media: str | None) -> str:

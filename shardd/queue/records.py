@@ -169,13 +169,18 @@ class JobRow:
     unreadable_why: str | None
     resent_as: int | None
     """The job that repeats its message."""
+    revokes: int | None
+    """The job whose message it deletes for everyone."""
+    revoked_by: int | None
+    """The last job that was to delete its message."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeJob(JobRow):
     """A job with its content and its last claim; `node` and `shard` made that claim. The body has its variables put in.
 
-    `producer`: the bound role whose dedupe key and order group these are; empty: everybody else's.
+    `producer`: the bound role whose dedupe key and order group these are; empty: everybody else's. `revocation_state`: of the
+    job `revoked_by`; `revoked_at`: when that was sent.
     """
 
     body: str
@@ -192,6 +197,8 @@ class WholeJob(JobRow):
     claimed_at: datetime | None
     node: str | None
     shard: int | None
+    revocation_state: str | None
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

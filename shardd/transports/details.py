@@ -92,6 +92,16 @@ def read_quote(job: JobSpec) -> Quote | None:
     return Quote(**{name: str(quote[name]) for name in ("id", "sender", "text", "kind")}) if quote else None
 
 
+def read_target(job: JobSpec) -> str:
+    """The id of the message that a job of kind `revoke` deletes, which was read when it was claimed. Raises PermanentError."""
+    if job.revokes is None:
+        raise content_error(
+            "the message cannot be deleted any more: the job that sent it was erased or retried, its device has another account "
+            "now, or it was deleted after retention.finished"
+        )
+    return job.revokes
+
+
 def _degrees(details: Mapping[str, Any], field: str, limit: int) -> float:
     value = details.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -limit <= value <= limit:

@@ -21,7 +21,7 @@ from shardd.errors import DeviceUnavailableError, ErrorClass, InDoubtError, Perm
 from shardd.ipc import DeviceSpec, JobSpec
 from shardd.state_files import open_file
 from shardd.transports.base import Events, Sent, Surroundings, Transport
-from shardd.transports.details import read_details
+from shardd.transports.details import read_details, read_target
 
 if TYPE_CHECKING:
     from shardd.config.transports.sandbox import SandboxConfig
@@ -53,6 +53,8 @@ class SandboxTransport(Transport):
     async def prepare(self, device: DeviceSpec, job: JobSpec, fetched: Any) -> None:
         """Take the configured time, and fail as often as configured; nothing has left."""
         read_details(job)
+        if job.kind == "revoke":
+            read_target(job)
         if self._settings.poison:
             await self._take_poison(job.body)
         if self._settings.connect_for > 0:
@@ -107,6 +109,7 @@ class SandboxTransport(Transport):
             "kind": job.kind,
             "body": job.body,
             "message_id": message_id,
+            "revokes": job.revokes,
         }
         os.write(self._fd, _encode(line) + b"\n")
 

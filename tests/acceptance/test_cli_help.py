@@ -119,7 +119,7 @@ async def test_a_shell_proposes_commands_states_devices_and_nodes(shardd: Comman
     producer.add_devices(2, prefix="berlin-")
     producer.add_devices(1, prefix="jakarta-")
     assert await complete(shardd, "shardd st") == ["start", "status", "stop"]
-    assert await complete(shardd, "shardd job re") == ["resolve", "retry"]
+    assert await complete(shardd, "shardd job re") == ["resolve", "retry", "revoke"]
     assert await complete(shardd, "shardd job list --state in") == ["in_doubt"]
     assert await complete(shardd, "shardd job list --unr") == ["--unreadable"]
     for line in ("device pause ber", "device show ber", "send ber", "job list --device ber", "group add team ber"):

@@ -19,7 +19,7 @@ from shardd.wire import OutOfSyncError, Reader, Undecodable
 DEVICE = ipc.DeviceSpec("a", "whatsapp", {"region": "ID"}, "628:1@s.whatsapp.net", "socks5://proxy")
 JOB = ipc.JobSpec(
     *(2**62, 9, 3, 2**62, "a", "+628123", "location", "body", None, None, None),
-    *('{"latitude": 1.5, "longitude": -2}', '{"id": "A1"}', 2e9),
+    *('{"latitude": 1.5, "longitude": -2}', '{"id": "A1"}', "M1", 2e9),
 )
 OUTCOME = ipc.Outcome(
     2**62, 9, 3, -(2**63), Verdict.UNAVAILABLE, None, "why", 1.5, DeviceState.BANNED, 1e9, "rate_limit", True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
+from shardd.cli.job.bulk import carry_out_bulk
 from shardd.cli.listing import WIDE, Column, Listing, table_of
 from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, unknown, without
 from shardd.cli.options import (
@@ -40,6 +41,7 @@ from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
 from shardd.errors import UsageError
+from shardd.queue.bulk_actions import REVOKE, Choice
 from shardd.queue.campaign_progress import Progress, progress_of
 from shardd.queue.campaigns import (
     FINAL,
@@ -52,8 +54,10 @@ from shardd.queue.campaigns import (
     CampaignTitle,
     DeviceShare,
     what_ends,
+    what_waits,
 )
 from shardd.queue.database import Database
+from shardd.queue.job_admin import Traits
 from shardd.states import FINISHED, JobState
 from shardd.words import ago, count, moment_text
 
@@ -99,7 +103,7 @@ _terms = all_of(
     "campaign", epilog=examples("shardd campaign show spring", "shardd campaign pause spring --why='typo in the text'")
 )
 def campaign_group() -> None:
-    """Add, list, pause, resume and cancel campaigns.
+    """Add, list, pause, resume, cancel and revoke campaigns.
 
     A job belongs to a campaign by its column `campaign`. Where a command takes several IDs, - stands for ids on stdin, one per
     line.
@@ -184,6 +188,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
                 "progress": dataclasses.asdict(progress) | {"percent": round(progress.percent, 2)},
                 "devices": details.shares,
                 "pools": details.pools,
+                "revocations": details.revocations,
             }
         )
     else:
@@ -234,6 +239,25 @@ def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
     refuse("campaign", {_UNKNOWN: without(ids, [one.id for one in found])})
 
 
+@campaign_group.command("revoke", epilog=examples("shardd campaign revoke spring --dry-run"))
+@id_argument("campaign", "campaign")
+@click.option("--dry-run", is_flag=True, help="Only count; change nothing.")
+@yes_option
+@json_option("Print an object with counts and refusals, for programs.")
+@database_config_option
+def revoke(campaign: str, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
+    """Delete a campaign's sent messages for everyone.
+
+    See `shardd job revoke`. What waits is still sent: pause or cancel the campaign first. The command may be repeated: what is
+    revoked already is left alone.
+    """
+    found = with_database(config, lambda database: CampaignAdmin(database).count_jobs([campaign]))
+    if not found:
+        raise unknown("campaign", campaign)
+    choice = Choice(None, Traits(campaign=campaign))
+    carry_out_bulk(REVOKE, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config, note=what_waits(found[0]))
+
+
 def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None, config: Config) -> None:
 
     async def work(database: Database) -> tuple[set[str], list[str]]:
@@ -262,7 +286,7 @@ def _named(campaigns: list[CampaignJobs]) -> str:
 def _show(details: CampaignDetails, progress: Progress) -> None:
     console = make_console()
     row = details.row
-    console.print(make_facts(_facts(row, progress)))
+    console.print(make_facts(_facts(row, progress, details.revocations)))
     for pool in details.pools:
         able = f"{pool.able} of its {count(pool.devices, 'device')} can send"
         console.print(Text(f"{count(pool.jobs, 'job')} in the pool of group {pool.device_group}; {able}"))
@@ -274,7 +298,7 @@ def _show(details: CampaignDetails, progress: Progress) -> None:
         console.print(Text(f"and {count(len(devices) - TOP, 'more device')}; all of them: --json", "dim"))
 
 
-def _facts(row: CampaignTitle, progress: Progress) -> Facts:
+def _facts(row: CampaignTitle, progress: Progress, revocations: Mapping[str, int]) -> Facts:
     state = state_text(row.state)
     if row.state != CampaignState.RUNNING:
         state.append(f" since {moment_text(row.state_since)}", "default")
@@ -292,8 +316,9 @@ def _facts(row: CampaignTitle, progress: Progress) -> Facts:
             Text(f"{count(progress.held_back, 'job')}: {progress.held_back_by}" if held_back else "", "yellow"),
         ),
         ("progress", _bar(progress)),
-        ("waiting", _numbers(progress, _STEPS)),
-        ("ended", _numbers(progress, [state for state in JobState if state in FINISHED])),
+        ("waiting", _numbers(progress.states, _STEPS)),
+        ("ended", _numbers(progress.states, [state for state in JobState if state in FINISHED])),
+        ("revocations", _numbers(revocations, list(JobState))),
         ("rate", f"{progress.rate:,.1f} messages a minute" if running and progress.rate else ""),
         ("time left", progress.time_left),
         ("weight", f"{row.weight:g}"),
@@ -329,9 +354,9 @@ def _bar(progress: Progress) -> Table | str:
     return grid
 
 
-def _numbers(progress: Progress, states: Sequence[JobState]) -> Text:
+def _numbers(jobs: Mapping[Any, int], states: Sequence[JobState]) -> Text:
     words = Text()
     for state in states:
-        if number := progress.states[state]:
+        if number := jobs.get(state):
             words.append(", " if words else "").append(f"{number:,} ").append_text(state_text(state.value))
     return words

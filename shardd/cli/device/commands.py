@@ -249,8 +249,9 @@ def _example(names: list[str]) -> str:
 def replace(old: str, new: str, config: Config) -> None:
     """Move the waiting jobs of device OLD to device NEW.
 
-    A job in flight stays with OLD, and so does an answer (reply_to): only OLD can send it. The pace of NEW applies to all its
-    jobs. OLD itself is unchanged: let the producers name NEW, too. Jobs of device groups go back to their groups.
+    A job in flight stays with OLD, and so does an answer (reply_to) or a revocation: only OLD can send it. The pace of NEW
+    applies to all its jobs. OLD itself is unchanged: let the producers name NEW, too. Jobs of device groups go back to their
+    groups.
     """
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
@@ -275,14 +276,16 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
     jobs = JobAdmin(database)
     back = await jobs.return_to_pools([old])
     moved = await jobs.move(old=old, new=new)
-    answers = await jobs.count_answers(old)
+    stays = await jobs.count_unmovable(old)
     counts = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
     say(f"moved {count(moved, 'job')} from {old} to {new}")
     if back:
         say(f"{count(back, 'job')} of device groups went back to their groups")
-    if answers:
-        stay, them = ("stays", "it") if answers == 1 else ("stay", "them")
-        say(f"{count(answers, 'answer')} to messages (reply_to) {stay} with {old}, because only {old} can send {them}")
+    for number, what in ((stays.answers, "to messages (reply_to)"), (stays.revocations, "of its messages")):
+        if number:
+            noun = "answer" if what.startswith("to") else "revocation"
+            stay, them = ("stays", "it") if number == 1 else ("stay", "them")
+            say(f"{count(number, noun)} {what} {stay} with {old}, because only {old} can send {them}")
     if left := sum(some.jobs for some in counts):
         stay, come = ("stays", "it comes") if left == 1 else ("stay", "they come")
         say(f"{count(left, 'job')} in flight {stay} with {old}; repeat this command if {come} back to the queue")

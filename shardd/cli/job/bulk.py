@@ -1,6 +1,6 @@
-"""`shardd job retry`, `cancel` and `resolve`: one job or a million.
+"""`shardd job retry`, `cancel`, `resolve` and `revoke`: one job or a million.
 
-A job that a worker has in flight is left alone, and a sent message stays sent. The commands may be repeated: a job that is
+A job that a worker has in flight is left alone. The commands may be repeated: a job that is
 already as requested is no error.
 """
 
@@ -25,9 +25,11 @@ from shardd.queue.bulk_actions import (
     CAN_CANCEL,
     CAN_RESOLVE,
     CAN_RETRY,
+    CAN_REVOKE,
     CANCEL,
     OBSTACLES,
     RETRY,
+    REVOKE,
     BulkAction,
     Choice,
     Report,
@@ -80,7 +82,7 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
     A job in doubt may have been sent. Retrying it may send it twice, so this is always asked first.
     """
     choice = read_choice(ids, options)
-    _carry_out(RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    carry_out_bulk(RETRY, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("cancel", epilog=examples("shardd job cancel 4711", "shardd job cancel --campaign=spring --dry-run"))
@@ -91,7 +93,7 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
     What a worker has in flight cannot be stopped. `shardd job retry` brings cancelled jobs back.
     """
     choice = read_choice(ids, options)
-    _carry_out(CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    carry_out_bulk(CANCEL, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
 
 
 @click.command("resolve", epilog=examples("shardd job resolve 4711 --sent", "shardd job resolve 4711 --not-sent"))
@@ -108,10 +110,34 @@ def resolve(
     if sent is None:
         raise UsageError("say what became of the message: --sent or --not-sent")
     choice = read_choice(ids, options)
-    _carry_out(resolving(sent=sent, by=login_name()), choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+    carry_out_bulk(
+        resolving(sent=sent, by=login_name()), choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config
+    )
 
 
-def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
+@click.command("revoke", epilog=examples("shardd job revoke 4711", "shardd job revoke --reference=order-17 --dry-run"))
+@_bulk_options(CAN_REVOKE)
+def revoke(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
+    """Delete sent messages for everyone.
+
+    For each, a job of the device that sent it is added, ahead of what waits there. Sent means that WhatsApp took it: whether the
+    recipient's app deletes the message is up to that app, and one that comes too late is ignored.
+    """
+    choice = read_choice(ids, options)
+    carry_out_bulk(REVOKE, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config)
+
+
+def carry_out_bulk(
+    action: BulkAction,
+    choice: Choice,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    config: Config,
+    note: str = "",
+) -> None:
+    """Look, ask, do and report; `note`: what a person should know before the yes."""
     any_state = None
     if choice.ids is None and (meant := meant_by(action, choice.traits)) != choice.traits:
         any_state, choice = choice.traits, Choice(None, meant)
@@ -124,6 +150,8 @@ def _carry_out(action: BulkAction, choice: Choice, *, dry_run: bool, yes: bool, 
 
     # No connection is held while the operator thinks.
     seen = with_database(config, see)
+    if note and not as_json:
+        say(f"note: {note}", err=True)
     if dry_run:
         _show_plan(action, seen.counts, as_json=as_json)
         return

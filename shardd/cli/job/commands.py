@@ -30,7 +30,7 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin
-from shardd.queue.job_words import handling_facts, media_words, origin_facts, tries_of
+from shardd.queue.job_words import handling_facts, media_words, origin_facts, revocation_words, tries_of
 from shardd.queue.records import JobRow, WholeJob
 from shardd.queue.trait_names import check_names
 from shardd.states import JobState
@@ -66,12 +66,12 @@ JOBS: Final = Listing[JobRow](
     "job",
     epilog=examples("shardd job list --state=in_doubt", "shardd job show 4711"),
     cls=LazyGroup,
-    lazy={name: f"shardd.cli.job.bulk:{name}" for name in ("cancel", "resolve", "retry")},
+    lazy={name: f"shardd.cli.job.bulk:{name}" for name in ("cancel", "resolve", "retry", "revoke")},
 )
 def job_group() -> None:
-    """List, show, retry, cancel and resolve jobs.
+    """List, show, retry, cancel, resolve and revoke jobs.
 
-    For retry, cancel and resolve, - stands for ids on stdin, one per line.
+    For retry, cancel, resolve and revoke, - stands for ids on stdin, one per line.
     """
 
 
@@ -151,6 +151,8 @@ def _facts(job: WholeJob) -> Facts:
         ("sent again as", f"job {job.resent_as}" if job.resent_as is not None else ""),
         ("answers", f"message {job.reply_to}" if job.reply_to is not None else ""),
         ("repeats", f"job {job.resend_of}" if job.resend_of is not None else ""),
+        ("deletes", f"the message of job {job.revokes}" if job.revokes is not None else ""),
+        ("revoked", revocation_words(job)),
         *origin_facts(job),
         ("kind", job.kind),
         ("media", media_words(job.media)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from shardd.config.fields import Section, section, setting
-from shardd.config.transports.definition import DeviceSetting, TransportDefinition
+from shardd.config.transports.definition import KINDS, DeviceSetting, TransportDefinition
 from shardd.config.transports.platforms import BASE, PlatformConfig, base_option
 from shardd.config.values import Text
 from shardd.config.values.network import CloudWebhookAddress, PlatformUrl
@@ -60,6 +60,7 @@ CLOUD_API: Final = TransportDefinition(
     summary="Devices that send through the official WhatsApp Business Cloud API.",
     implementation="shardd.transports.platforms.cloud_api:CloudApiTransport",
     config=CloudApiConfig,
+    kinds=tuple(kind for kind in KINDS if kind != "revoke"),
     device_settings=(
         DeviceSetting(PHONE_NUMBER_ID, "the id of the phone number at Meta, digits only", r"[0-9]{1,32}"),
         DeviceSetting("token", "the access token of the system user at Meta", secret=True),

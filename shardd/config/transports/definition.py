@@ -18,7 +18,7 @@ C = TypeVar("C", bound=Section)
 
 MEDIA_KINDS: Final = ("image", "video", "audio", "voice", "document")
 """The kinds of jobs that carry a file."""
-KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template")
+KINDS: Final = ("text", *MEDIA_KINDS, "location", "contact", "template", "revoke")
 """All kinds of jobs, the same that check_content in 0004_admission.sql admits (tests/integration/queue/test_job_kinds.py)."""
 
 

@@ -80,6 +80,7 @@ CREATE TABLE shardd.jobs (
     details       jsonb,                   -- location: latitude, longitude, name, address; contact: name, phone; template
     reply_to      bigint,                  -- the message (shardd.inbox) that it answers
     quote         jsonb,                   -- that message as it is quoted; {}: it is not
+    revokes       bigint,                  -- the job whose message it deletes for everyone; see 0020_revocations
     class         text NOT NULL DEFAULT 'marketing',
     campaign      text,
     priority      smallint NOT NULL DEFAULT 0,   -- -100 … 100; higher is sooner
@@ -150,6 +151,13 @@ CREATE TABLE shardd.lane_waits (
     PRIMARY KEY (device_id, lane)
 ) WITH (fillfactor = 70);
 
+-- The last revocation of each job that has one. Every revocation changes this row, so that of two at once the second sees the first; no
+-- index over the queue and the archive could do that.
+CREATE TABLE shardd.revocations (
+    revokes bigint PRIMARY KEY,
+    job_id  bigint NOT NULL
+);
+
 -- A row to lock for each order group that jobs are added to. It contains nothing else, so retention may delete any.
 CREATE TABLE shardd.order_groups (
     producer text NOT NULL,
@@ -179,6 +187,7 @@ CREATE TABLE shardd.archive (
     details       jsonb,
     reply_to      bigint,
     quote         jsonb,
+    revokes       bigint,
     class         text NOT NULL,
     campaign      text,
     priority      smallint NOT NULL,

@@ -105,6 +105,7 @@ DECLARE
                           WHEN job.media IS NOT NULL AND NOT has_file THEN 'media'
                           WHEN job.file_name IS NOT NULL AND NOT has_file THEN 'file_name'
                           WHEN job.mime_type IS NOT NULL AND NOT has_file THEN 'mime_type'
+                          WHEN job.revokes IS NOT NULL AND job.kind <> 'revoke' THEN 'revokes'
                           WHEN job.details <> '{}' AND known = '{}' THEN 'details' END;
     alien    text := (SELECT key FROM jsonb_object_keys(job.details) key WHERE key <> ALL (known) ORDER BY key LIMIT 1);
     meant    text := (SELECT name FROM unnest(known) name
@@ -116,7 +117,8 @@ BEGIN
             CASE WHEN job.kind = 'template' AND unsent IN ('body', 'variables')
                      THEN 'Leave it out. The values of a template are in the components of its details.'
                  WHEN unsent IN ('body', 'variables') THEN 'Leave it out, and send a text as a job of its own.'
-                 WHEN unsent = 'details' THEN 'Leave it out (NULL).'
+                 WHEN unsent = 'details' OR job.kind = 'revoke' THEN 'Leave it out (NULL).'
+                 WHEN unsent = 'revokes' THEN 'Leave it out (NULL), or write kind ''revoke'' and leave out the content.'
                  ELSE 'Leave it out (NULL), or name the kind of the file: image, video, audio, voice or document.' END);
     ELSIF alien IS NOT NULL THEN
         RETURN shardd.refuse('details', format('details have %L, which is unknown', left(alien, 80)),
@@ -135,7 +137,7 @@ BEGIN
         ELSIF job.media IS NOT NULL THEN
             RETURN shardd.refuse('kind', 'kind is ''text'', but media is given',
                 'Name the kind of the media: image, video, audio, voice or document.');
-        ELSIF num_nonnulls(job.file_name, job.mime_type, job.details) = 0 THEN
+        ELSIF num_nonnulls(job.file_name, job.mime_type, job.details, job.revokes) = 0 THEN
             RETURN true;
         ELSIF jsonb_typeof(job.details -> 'link_preview') NOT IN ('boolean', 'null') THEN
             RETURN shardd.refuse('details', format('link_preview is %s', left((job.details -> 'link_preview')::text, 40)),
@@ -176,9 +178,13 @@ BEGIN
                                                    left(job.details ->> 'components', 40)),
                 'Example: {"name": "order_sent", "language": "en_US", "components": []}.');
         END IF;
+    ELSIF job.kind = 'revoke' THEN
+        IF job.revokes IS NULL THEN
+            RETURN shardd.refuse('revokes', 'revokes is empty, but kind is ''revoke''', 'Give the id of the job whose message is to be deleted.');
+        END IF;
     ELSE
         RETURN shardd.refuse('kind', format('kind %L is unknown', left(job.kind, 80)),
-            'One of: text, image, video, audio, voice, document, location, contact, template.');
+            'One of: text, image, video, audio, voice, document, location, contact, template, revoke.');
     END IF;
     RETURN shardd.refuse_unsent(job);
 END $$;

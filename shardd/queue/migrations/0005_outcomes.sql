@@ -1,4 +1,5 @@
--- Every job, live or finished, and what it waits for. Producers read shardd.outcomes, which shows each of them its own
+-- Every job, live or finished, and what it waits for. Its revocation is asked for, not joined: with a join, the newest jobs could not be
+-- read from the ends of the indexes. Producers read shardd.outcomes, which shows each of them its own
 -- (0009_producers).
 CREATE VIEW shardd.all_outcomes AS
     SELECT j.id, j.reference, j.device_id, j.device_group, j.recipient, j.kind, j.class, j.campaign, j.order_group,
@@ -27,7 +28,8 @@ CREATE VIEW shardd.all_outcomes AS
            NULL::timestamptz AS settled_at, NULL::text AS message_id, j.error, j.error_class,
            NULL::timestamptz AS delivered_at, NULL::timestamptz AS read_at, j.metadata, j.reply_to, j.resend_of,
            NULL::timestamptz AS unreadable_at, NULL::text AS unreadable_why, NULL::bigint AS resent_as,
-           NULL::integer AS members_without_keys
+           NULL::integer AS members_without_keys, j.revokes,
+           (SELECT r.job_id FROM shardd.revocations r WHERE r.revokes = j.id) AS revoked_by
       FROM shardd.jobs j
       LEFT JOIN shardd.devices d ON d.id = j.device_id
       LEFT JOIN shardd.campaigns c ON c.id = j.campaign
@@ -37,7 +39,8 @@ CREATE VIEW shardd.all_outcomes AS
                 WHEN a.state = 'in_doubt' THEN 'a person: shardd job retry or resolve' END,
            a.attempt, a.failures, a.max_attempts, a.priority, a.run_at, a.expires_at, NULL, a.created_at,
            a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata,
-           a.reply_to, a.resend_of, a.unreadable_at, a.unreadable_why, a.resent_as, a.members_without_keys
+           a.reply_to, a.resend_of, a.unreadable_at, a.unreadable_why, a.resent_as, a.members_without_keys, a.revokes,
+           (SELECT r.job_id FROM shardd.revocations r WHERE r.revokes = a.id)
       FROM shardd.archive a;
 
 -- Finished jobs that an operator may bring back, with the obstacle, if there is one, in one word.

@@ -34,6 +34,7 @@ CREATE TABLE shardd.outbox (
     unreadable_why text,
     resent_as    bigint,
     members_without_keys integer,
+    revokes      bigint,
     -- Makes the event's name unique: ids are issued again by a restored backup, and by every other database. As of a job (0002_jobs).
     token        bigint NOT NULL
                  DEFAULT timestamp_hash_extended(clock_timestamp()::timestamp, (random() * 9e18)::bigint),
@@ -75,10 +76,10 @@ BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
-                                   resend_of, members_without_keys)
+                                   resend_of, members_without_keys, revokes)
         SELECT 'job.' || state, id, device_id, campaign, reference, recipient, device_group, class, kind, state,
                message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at, resend_of,
-               members_without_keys
+               members_without_keys, revokes
           FROM ended;
         IF FOUND THEN
             PERFORM shardd.announce_events();
@@ -97,11 +98,12 @@ BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
                                    message_id, error, error_class, metadata, attempt, failures, run_at, created_at, settled_at,
-                                   delivered_at, read_at, resend_of, unreadable_at, unreadable_why, resent_as, members_without_keys)
+                                   delivered_at, read_at, resend_of, unreadable_at, unreadable_why, resent_as, members_without_keys,
+                                   revokes)
         SELECT changes.kind, NEW.id, NEW.device_id, NEW.campaign, NEW.reference, NEW.recipient, NEW.device_group, NEW.class, NEW.kind,
                NEW.state, NEW.message_id, NEW.error, NEW.error_class, NEW.metadata, NEW.attempt, NEW.failures, NEW.run_at,
                NEW.created_at, NEW.settled_at, NEW.delivered_at, NEW.read_at, NEW.resend_of, NEW.unreadable_at,
-               NEW.unreadable_why, NEW.resent_as, NEW.members_without_keys
+               NEW.unreadable_why, NEW.resent_as, NEW.members_without_keys, NEW.revokes
           FROM (VALUES (1, 'job.' || NEW.state, OLD.state <> NEW.state),
                        (2, 'job.delivered', OLD.delivered_at IS NULL AND NEW.delivered_at IS NOT NULL),
                        (3, 'job.read', OLD.read_at IS NULL AND NEW.read_at IS NOT NULL),
@@ -123,9 +125,10 @@ CREATE FUNCTION shardd.record_retries() RETURNS trigger LANGUAGE plpgsql SECURIT
 BEGIN
     IF shardd.events_enabled() THEN
         INSERT INTO shardd.outbox (kind, job_id, device_id, campaign, reference, recipient, device_group, class, job_kind, state,
-                                   metadata, attempt, failures, run_at, created_at, resend_of)
+                                   metadata, attempt, failures, run_at, created_at, resend_of, revokes)
         SELECT 'job.retried', j.id, j.device_id, j.campaign, j.reference, j.recipient, j.device_group, j.class, j.kind,
-               CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at, j.resend_of
+               CASE WHEN j.scheduled THEN 'scheduled' ELSE 'queued' END, j.metadata, j.attempt, j.failures, j.run_at, j.created_at, j.resend_of,
+               j.revokes
           FROM back JOIN shardd.jobs j ON j.id = back.id ORDER BY j.id;
         IF FOUND THEN
             PERFORM shardd.announce_events();
@@ -185,7 +188,7 @@ CREATE VIEW shardd.all_events AS
                'settled_at', shardd.iso_time(settled_at), 'delivered_at', shardd.iso_time(delivered_at),
                'read_at', shardd.iso_time(read_at), 'resend_of', resend_of, 'unreadable_at', shardd.iso_time(unreadable_at),
                'unreadable_why', unreadable_why, 'resent_as', resent_as,
-               'members_without_keys', members_without_keys) END AS data,
+               'members_without_keys', members_without_keys, 'revokes', revokes) END AS data,
            xid, shardd.event_id(id, token) AS event_id
       FROM shardd.outbox;
 

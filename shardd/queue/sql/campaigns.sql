@@ -108,6 +108,14 @@ SELECT j.device_group, j.jobs, count(d.id) AS devices,
   LEFT JOIN shardd.devices d ON d.id = m.device_id AND d.removed_at IS NULL
  GROUP BY j.device_group, j.jobs ORDER BY j.jobs DESC, j.device_group;
 
+-- name: campaign_revocations
+-- How many revocations of a campaign's messages are in which state; of each message, the last one.
+SELECT o.state, count(*) AS jobs
+  FROM shardd.revocations r
+  JOIN shardd.archive a ON a.id = r.revokes AND a.campaign = %(id)s
+  JOIN shardd.all_outcomes o ON o.id = r.job_id
+ GROUP BY o.state ORDER BY jobs DESC, o.state;
+
 -- name: add_campaigns
 -- Adds campaigns with the same terms. Returns the ids that are new.
 INSERT INTO shardd.campaigns (id, label, weight, device_cap, state)

@@ -67,8 +67,9 @@ SELECT (SELECT min(id) FROM shardd.jobs) AS first_live, (SELECT max(id) FROM sha
        (SELECT min(id) FROM shardd.archive) AS first_finished, (SELECT max(id) FROM shardd.archive) AS last_finished;
 
 -- name: show_job
--- One job, whole, with the node and shard of its last claim.
-SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard
+-- One job, whole, with the node and shard of its last claim, and what became of its revocation.
+SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard, r.state AS revocation_state,
+       CASE WHEN r.state = 'sent' THEN r.settled_at END AS revoked_at
   FROM shardd.all_outcomes o
   CROSS JOIN LATERAL (
       SELECT ${content}, claimed_epoch FROM shardd.jobs WHERE id = o.id
@@ -77,6 +78,7 @@ SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard
   ) w
   LEFT JOIN shardd.epochs e ON e.epoch = w.claimed_epoch
   LEFT JOIN shardd.devices d ON d.id = o.device_id
+  LEFT JOIN shardd.all_outcomes r ON r.id = o.revoked_by
  WHERE o.id = %(id)s;
 
 -- name: insert_job
@@ -160,20 +162,48 @@ WITH picked AS MATERIALIZED (
 SELECT p.id, p.state, NULL::text AS obstacle, d.id IS NOT NULL AS done
   FROM picked p LEFT JOIN decided d ON d.id = p.id ORDER BY p.id;
 
+-- name: count_revocations
+-- How many messages could be deleted, and what keeps the others from it.
+SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
+  FROM shardd.revocable
+ WHERE ${job_filter}
+ GROUP BY state, class, campaign, obstacle;
+
+-- name: jobs_to_revoke
+-- The ids of jobs whose messages were or may have been sent. In one pass: of a campaign, no index gives them in the order of their ids.
+SELECT id FROM shardd.archive WHERE state IN ('sent', 'in_doubt') AND kind <> 'revoke' AND ${job_filter} ORDER BY id;
+
+-- name: revoke_jobs
+-- Looks at up to `most` of these jobs after the id `after`, and adds a revocation of those without an obstacle. Returns every job that it
+-- looked at: `done`, its obstacle, or why a trigger refused its revocation.
+WITH picked AS MATERIALIZED (
+    SELECT id, state, obstacle
+      FROM shardd.revocable
+     WHERE id > %(after)s AND ${job_filter}
+     ORDER BY id LIMIT %(most)s
+), tried AS MATERIALIZED (
+    SELECT * FROM shardd.revoke_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL ORDER BY id))
+)
+SELECT p.id, p.state, p.obstacle, t.job IS NOT NULL AND t.refusal IS NULL AS done, t.refusal
+  FROM picked p LEFT JOIN tried t ON t.job = p.id ORDER BY p.id;
+
 -- name: move_jobs
--- Gives up to `most` jobs of one device that are not in flight, except those of groups, to another device; except also answers, which only
--- the device of the message can send. Their backoffs were the old
--- device's: only `run_at` and the place in an order group still delay them. Returns the ids of those that moved.
+-- Gives up to `most` jobs of one device that are not in flight to another device; except those of groups, and those that only the old one can
+-- send: answers to messages that it received, and revocations of those that it sent. Their backoffs were the old device's: only `run_at`
+-- and the place in an order group still delay them. Returns the ids of those that moved.
 UPDATE shardd.jobs
    SET device_id = %(new)s, scheduled = held OR run_at > now(), due_at = CASE WHEN NOT held AND run_at > now() THEN run_at END
  WHERE id = ANY (array(SELECT id FROM shardd.jobs
-                       WHERE device_id = %(old)s AND device_group IS NULL AND reply_to IS NULL AND claimed_epoch IS NULL LIMIT %(most)s))
+                       WHERE device_id = %(old)s AND device_group IS NULL AND reply_to IS NULL AND revokes IS NULL
+                         AND claimed_epoch IS NULL LIMIT %(most)s))
    AND device_id = %(old)s AND claimed_epoch IS NULL
 RETURNING id;
 
--- name: count_answers
--- Jobs of a device that are not in flight and answer messages that were written to it.
-SELECT count(*) FROM shardd.jobs WHERE device_id = %(device_id)s AND reply_to IS NOT NULL AND claimed_epoch IS NULL;
+-- name: count_unmovable
+-- Jobs of a device that are not in flight and that no other device can send: answers to messages that were written to it, and revocations
+-- of those that it sent.
+SELECT count(reply_to) AS answers, count(revokes) AS revocations
+  FROM shardd.jobs WHERE device_id = %(device_id)s AND (reply_to IS NOT NULL OR revokes IS NOT NULL) AND claimed_epoch IS NULL;
 
 -- name: return_jobs_to_pools
 -- Puts up to `most` jobs of device groups that are not in flight back into their groups' pools: these devices will not send them.

@@ -38,6 +38,7 @@ UPDATE shardd.jobs j SET attempt = j.attempt + 1, claimed_epoch = next.epoch, cl
 RETURNING ${claim}, coalesce('+' || j.number, CASE WHEN strpos(j.address, '@') > 0 THEN '' ELSE '+' END || j.address) AS recipient, j.kind, j.body, j.media, j.file_name, j.mime_type,
           CASE WHEN pg_column_size(j.details) <= 65536 THEN j.details::text WHEN j.details IS NOT NULL THEN repeat(' ', 8193) END AS details,
           j.quote::text AS quote,
+          CASE WHEN j.revokes IS NOT NULL THEN shardd.message_to_revoke(j.revokes, j.device_id) END AS revokes,
           extract(epoch FROM least(j.expires_at, '2200-01-01 00:00:00+00') - now())::double precision AS expires_in,
           -- shardd.opted_out, whose call would be a third of a claim
           (EXISTS (SELECT FROM shardd.opt_outs o WHERE o.address = j.address OFFSET 0)

@@ -41,6 +41,31 @@ SELECT (SELECT count(*) FROM old) AS examined, (SELECT count(*) FROM gone) AS de
        o.producer AS after_producer
   FROM old o ORDER BY o.created_at DESC, o.key DESC, o.producer DESC LIMIT 1;
 
+-- name: forget_revocations
+-- Deletes up to `most` rows about the revocations of jobs that are deleted. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.revocations
+     WHERE ctid = ANY (array(
+         SELECT r.ctid FROM shardd.revocations r
+          WHERE NOT EXISTS (SELECT FROM shardd.archive a WHERE a.id = r.revokes)
+            AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.id IN (r.revokes, r.job_id))
+          LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
+-- name: forget_accounts
+-- Deletes what accounts devices had, where another one followed more than `finished` seconds and a month ago: by then no job is kept that
+-- the earlier one sent, but for doubts. Returns how many.
+WITH gone AS (
+    DELETE FROM shardd.device_accounts a
+     WHERE EXISTS (SELECT FROM shardd.device_accounts later
+                    WHERE later.device_id = a.device_id AND later.since > a.since
+                      AND later.since < now() - make_interval(secs => %(finished)s) - interval '31 days')
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
 -- name: forget_contacts
 -- Deletes up to `most` contacts that a device group has not written to for `contacts` seconds. Returns how many.
 WITH gone AS (

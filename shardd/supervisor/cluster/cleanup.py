@@ -94,6 +94,8 @@ async def delete_old(database: Database, keep: RetentionConfig, inbox: InboxConf
         "months": partial(_delete_months, database, ages),
         "jobs": partial(_delete, "forget_strays", database, ages),
         "dedupe_keys": partial(_delete_keys, database, ages),
+        "revocations": partial(_delete, "forget_revocations", database, ages),
+        "accounts": partial(_delete, "forget_accounts", database, ages),
         "contacts": partial(_delete, "forget_contacts", database, ages),
         "order_groups": partial(_delete, "forget_order_groups", database, ages),
         "days": partial(_delete, "forget_days", database, ages),

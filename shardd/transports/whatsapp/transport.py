@@ -166,7 +166,9 @@ class WhatsappTransport(Transport):
             raise PermanentError(f"{job.recipient} is not on WhatsApp", error_class=ErrorClass.RECIPIENT)
         self._opt_outs.check(job, recipient.jid, jid or recipient.jid)
         self._restrictions.begin(device.id, device.restricted_until)
-        message = None if outgoing.needs_media(job) else add_quote(outgoing.plain_message(job, fetched), job)
+        message = None
+        if not outgoing.needs_media(job) and job.kind != outgoing.REVOKE:
+            message = add_quote(outgoing.plain_message(job, fetched), job)
         await self._check_restriction(device, recipient)
         client = await self._clients.get_or_refresh(device)
         async with self._clients.in_use(client):
@@ -174,7 +176,9 @@ class WhatsappTransport(Transport):
             jid, readers = await self._find_readers(client, recipient, jid or recipient.jid)
             timeout = self._settings.answer_timeout
             others = await other_addresses(client, recipient.address, jid, readers, timeout)
-            if message is None:
+            if job.kind == outgoing.REVOKE:
+                message = outgoing.revocation(job, jid)
+            elif message is None:
                 message = await self._upload(client, job, fetched)
         # Who wrote may be known by the LID only.
         self._opt_outs.check(job, recipient.jid, jid, *others)

@@ -29,6 +29,8 @@ KEPT_FOR_A_TIME = {
     *(
         "archive",
         "dedupe_keys",
+        "revocations",
+        "device_accounts",
         "contacts",
         "device_days",
         "campaign_days",

@@ -62,7 +62,7 @@ async def test_a_sent_job_tells_a_program_all_that_it_needs(owner: Connection, d
         "job_id": job, "reference": "order-7", "recipient": "+6281234567", "device_id": "a", "device_group": None,
         "campaign": "spring", "class": "marketing", "kind": "text", "state": "sent", "message_id": "3EB0", "error": None,
         "error_class": None, "metadata": {"cart": [1, None]}, "attempt": 1, "failures": 0, "delivered_at": None,
-        "read_at": None, "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
+        "read_at": None, "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None, "revokes": None,
         "members_without_keys": None,
     }  # fmt: skip
     assert device == {

@@ -56,6 +56,9 @@ CONTENT = {
 }
 
 
+assert {*CONTENT, "revoke"} == {*KINDS}, "revocations have their device from a job: test_revocations"
+
+
 def insert(connection: psycopg.Connection[Any], **job: Any) -> psycopg.errors.Diagnostic | None:
     """How the database refuses a job, or None; a job that is accepted is left in the queue."""
     columns = {"recipient": "+4915112345678", "body": "", **job}
@@ -75,8 +78,8 @@ def test_a_kind_that_no_device_can_send_is_refused_at_once(dsn: str) -> None:
         add_devices(dsn, transport, transport=transport)
     with connect(dsn) as connection:
         for name, definition in TRANSPORTS.items():
-            for kind in KINDS:
-                refused = insert(connection, device_id=name, kind=kind, **CONTENT[kind])
+            for kind, content in CONTENT.items():
+                refused = insert(connection, device_id=name, kind=kind, **content)
                 assert (refused is None) == (kind in definition.kinds), f"{kind} with {name}"
                 if refused is not None:
                     assert refused.column_name == "kind"

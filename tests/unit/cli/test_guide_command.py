@@ -55,7 +55,7 @@ def test_a_page_names_its_commands_and_the_pages_that_it_refers_to() -> None:
     shown = shardd_guide("pace").output
     assert "  shardd device set   Change settings of devices." in shown
     assert shardd_guide("outcomes").output.endswith(
-        "\nSee also shardd guide webhooks, shardd guide platforms, shardd guide insert\n"
+        "\nSee also shardd guide webhooks, shardd guide platforms, shardd guide insert, shardd guide opt-outs\n"
     )
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from neonize.proto.Neonize_pb2 import UploadResponse
+from neonize.proto.waCommon.WACommon_pb2 import MessageKey
 from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     AudioMessage,
     ContactMessage,
@@ -16,13 +17,14 @@ from neonize.proto.waE2E.WAWebProtobufsE2E_pb2 import (
     ImageMessage,
     LocationMessage,
     Message,
+    ProtocolMessage,
     VideoMessage,
 )
 from neonize.utils.enum import MediaType
 
 from shardd.errors import ErrorClass, PermanentError
 from shardd.ipc import JobSpec
-from shardd.transports.details import read_contact, read_location
+from shardd.transports.details import read_contact, read_location, read_target
 from shardd.transports.whatsapp.links.previews import LinkPreview
 from shardd.transports.whatsapp.media.file_names import safe_name
 from shardd.transports.whatsapp.media.file_types import MediaInfo
@@ -39,6 +41,9 @@ MEDIA_TYPES: Final = MappingProxyType(
 )
 """The kinds of jobs that carry media, and as what they are uploaded."""
 
+REVOKE: Final = "revoke"
+"""The kind of jobs that delete an earlier message for everyone."""
+
 
 def needs_media(job: JobSpec) -> bool:
     """Whether this kind of job carries media. Raises PermanentError for a kind that WhatsApp does not have."""
@@ -51,8 +56,8 @@ def needs_media(job: JobSpec) -> bool:
             "kind is 'template', which only the Cloud API has: write to a device of transport 'cloud_api', or send a text",
             error_class=ErrorClass.CONTENT,
         )
-    if job.kind not in {"text", "location", "contact"}:
-        known = ", ".join(["text", *MEDIA_TYPES, "location", "contact"])
+    if job.kind not in {"text", "location", "contact", REVOKE}:
+        known = ", ".join(["text", *MEDIA_TYPES, "location", "contact", REVOKE])
         raise PermanentError(
             f"kind {job.kind!r} is not known to transport 'whatsapp': write one of {known}",
             error_class=ErrorClass.CONTENT,
@@ -81,6 +86,16 @@ def plain_message(job: JobSpec, link: ShownLink | None = None) -> Message:
         return Message(locationMessage=location)
     contact = read_contact(job)
     return Message(contactMessage=ContactMessage(displayName=contact.name, vcard=_vcard(contact.name, contact.phone)))
+
+
+def revocation(job: JobSpec, jid: str) -> Message:
+    """A message that deletes an earlier one for everyone; `jid`: the chat, as it is written to. Raises PermanentError.
+
+    The key says that it is a message of this account, whichever of its devices sent it; the library marks the stanza accordingly
+    (whatsmeow, send.go: getEditAttribute).
+    """
+    key = MessageKey(remoteJID=jid, fromMe=True, ID=read_target(job))
+    return Message(protocolMessage=ProtocolMessage(type=ProtocolMessage.REVOKE, key=key))
 
 
 def _text_with_link(body: str, link: ShownLink) -> Message:

@@ -16,7 +16,8 @@ Connection = psycopg.Connection[Any]
 
 INSERTABLE = (
     "body, campaign, class, dedupe_key, details, device_group, device_id, expires_at, file_name, kind, max_attempts, media, "
-    "metadata, mime_type, on_doubt, on_unreadable, order_group, priority, recipient, reference, reply_to, run_at, variables"
+    "metadata, mime_type, on_doubt, on_unreadable, order_group, priority, recipient, reference, reply_to, "
+    "revokes, run_at, variables"
 )
 
 ALLOWED = {

@@ -430,6 +430,7 @@ def test_the_minimal_job_has_these_defaults(producer: Connection) -> None:
         "members_without_keys": None,
         "class": "marketing", "campaign": None, "order_group": None, "expires_at": None, "error_class": None, "metadata": None,
         "reply_to": None, "resend_of": None, "unreadable_at": None, "unreadable_why": None, "resent_as": None,
+        "revokes": None, "revoked_by": None,
     }  # fmt: skip
 
 

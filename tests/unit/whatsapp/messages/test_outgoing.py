@@ -1,12 +1,15 @@
-"""Texts with a link, as messages. What phones expect is read from Baileys (src/Utils/messages.ts), whose previews they show."""
+"""Jobs as messages. What phones expect of a link is read from Baileys (src/Utils/messages.ts), whose previews they show."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
+from shardd.errors import PermanentError
 from shardd.ipc import JobSpec
 from shardd.transports.whatsapp.links.previews import LinkPreview
-from shardd.transports.whatsapp.messages.outgoing import ShownLink, plain_message
+from shardd.transports.whatsapp.messages.outgoing import ShownLink, plain_message, revocation
 from shardd.transports.whatsapp.messages.quotes import add_quote
 
 BODY = "Lihat WWW.Toko.Example!"
@@ -36,3 +39,22 @@ def test_what_a_page_does_not_say_is_left_out() -> None:
 
 def test_a_text_without_a_preview_is_a_plain_one() -> None:
     assert plain_message(job()).conversation == BODY
+
+
+def test_a_revocation_names_the_message_as_one_of_the_account() -> None:
+    spec = JobSpec(1, 1, 1, 1, "d", "+6281234567890", kind="revoke", revokes="3EB0")
+    protocol = revocation(spec, "6281234567890@s.whatsapp.net").protocolMessage
+    key = protocol.key
+    assert (protocol.type, key.remoteJID, key.fromMe, key.ID) == (
+        protocol.REVOKE,
+        "6281234567890@s.whatsapp.net",
+        True,
+        "3EB0",
+    )
+    assert not key.participant
+
+
+def test_nothing_is_revoked_without_the_id_of_a_message() -> None:
+    spec = JobSpec(1, 1, 1, 1, "d", "+6281234567890", kind="revoke")
+    with pytest.raises(PermanentError, match="cannot be deleted any more"):
+        revocation(spec, "6281234567890@s.whatsapp.net")
