@@ -1,4 +1,4 @@
-"""Retrying, cancelling and deciding jobs on a page: as the commands do it, with the same words, and within one request."""
+"""Retrying, cancelling, deciding and revoking jobs on a page: as the commands do it, in their words, and within one request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from shardd.errors import ErrorClass
 from shardd.pacing import CLASSES
 from shardd.queue.bulk_actions import (
     CANCEL,
+    OBSTACLES,
     RETRY,
+    REVOKE,
     BulkAction,
     Choice,
     Seen,
@@ -26,18 +28,19 @@ from shardd.queue.bulk_actions import (
     look,
     resolving,
 )
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 from shardd.words import count
 
 PATIENCE: Final = 20.0
 """Seconds in which an act ends between two chunks: a browser does not wait forever, and the button can be pressed again."""
-RETRY_NAME, CANCEL_NAME, SENT_NAME, NOT_SENT_NAME = "retry", "cancel", "sent", "not-sent"
+RETRY_NAME, CANCEL_NAME, SENT_NAME, NOT_SENT_NAME, REVOKE_NAME = "retry", "cancel", "sent", "not-sent", "revoke"
 BUTTONS: Final = {
     RETRY_NAME: "Retry",
     CANCEL_NAME: "Cancel",
     SENT_NAME: "It was sent",
     NOT_SENT_NAME: "It was not sent",
+    REVOKE_NAME: "Revoke",
 }
 """The words of each act's button, for one job."""
 LONGEST_TRAIT: Final = 1000
@@ -48,13 +51,12 @@ _PRIVATE: Final = {"order_group": "order_group", "reference": "reference"}
 
 def action_of(name: str, sign_in: SignIn) -> BulkAction:
     """The action of a button."""
-    if name == RETRY_NAME:
-        return RETRY
-    return CANCEL if name == CANCEL_NAME else resolving(sent=name == SENT_NAME, by=sign_in.user)
+    known = {RETRY_NAME: RETRY, CANCEL_NAME: CANCEL, REVOKE_NAME: REVOKE}
+    return known.get(name) or resolving(sent=name == SENT_NAME, by=sign_in.user)
 
 
 def acts_on(state: JobState) -> list[str]:
-    """What can be done about a job in this state."""
+    """What can be done about a job because it is in this state."""
     events = JOB_TRANSITIONS[state]
     decide = [SENT_NAME, NOT_SENT_NAME] if "decide_sent" in events else []
     return [
@@ -96,8 +98,15 @@ def questions_of(name: str, state: JobState | None) -> str:
         SENT_NAME: f"It will be recorded as sent on your word; {told}.",
         NOT_SENT_NAME: f"It will be recorded as not sent (failed) on your word; {told}.",
         CANCEL_NAME: "It will not be sent, unless it is retried.",
+        REVOKE_NAME: "Its device asks WhatsApp to delete the message for everyone. That cannot be taken back.",
     }
     return warning[name]
+
+
+def counts_of(seen: Seen) -> list[tuple[JobCount, str]]:
+    """What there is to do for the table of a plan, and why it cannot be done: what can be done first."""
+    ranked = sorted(seen.counts, key=lambda some: (some.obstacle is not None, -some.jobs))
+    return [(some, "" if some.obstacle is None else OBSTACLES[some.obstacle]) for some in ranked]
 
 
 async def act_on_jobs(
@@ -122,6 +131,19 @@ async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) 
     return await _carry_out(site, sign_in, name, choice, seen=seen, target="jobs", detail=detail)
 
 
+async def is_revocable(site: Site, number: int) -> bool:
+    """Whether the message of a job may be deleted for everyone. Raises DatabaseError."""
+    found = await JobAdmin(site.database).count_revocations(Traits(), [number])
+    return any(one.obstacle is None for one in found)
+
+
+async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str) -> web.Response:
+    """Delete the messages of a campaign for everyone. Raises SharddError."""
+    choice = Choice(None, Traits(campaign=campaign))
+    seen = await look(REVOKE, JobAdmin(site.database), choice)
+    return await _carry_out(site, sign_in, REVOKE_NAME, choice, seen=seen, target=f"campaign {campaign}", detail="")
+
+
 async def _carry_out(
     site: Site, sign_in: SignIn, name: str, choice: Choice, *, seen: Seen, target: str, detail: str
 ) -> web.Response:
@@ -130,7 +152,7 @@ async def _carry_out(
     result = "; ".join([done_words(action, report), *left_words(report)])
     if report.stopped:
         result += "; there may be more: do it again"
-    act = name if name in (RETRY_NAME, CANCEL_NAME) else f"resolve {name.replace('-', ' ')}"
+    act = name if name in (RETRY_NAME, CANCEL_NAME, REVOKE_NAME) else f"resolve {name.replace('-', ' ')}"
     await site.acted(sign_in, act, target, detail, result=result)
     if report.done or report.already or not report.left:
         return site.done(sign_in, result)

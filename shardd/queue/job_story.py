@@ -124,6 +124,10 @@ def story_of(job: WholeJob, events: Sequence[JobEvent], answers: Sequence[InboxM
     story += _ends_of(job, events)
     story += [Moment(one.at, _WORDS[EventKind.JOB_RETRIED]) for one in events if one.kind == EventKind.JOB_RETRIED]
     story += _receipts_of(job, events)
+    if job.revoked_at is not None:
+        story.append(
+            Moment(job.revoked_at, "deletion sent", f"by job {job.revoked_by}; its recipient's app may ignore it")
+        )
     story += [Moment(one.received_at, "answered", f"{one.name or one.sender}: {one.text}") for one in answers]
     # Of two at the same moment, the one that was added first.
     return sorted(story, key=lambda moment: moment.at)

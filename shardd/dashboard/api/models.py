@@ -31,7 +31,7 @@ _GIVEN_TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("variables", "details", "metadata"), JsonObject),
     **dict.fromkeys(("priority", "max_attempts"), Small | None),
     **dict.fromkeys(("run_at", "expires_at"), Annotated[datetime, Meta(tz=True)] | None),
-    "reply_to": Id | None,
+    **dict.fromkeys(("reply_to", "revokes"), Id | None),
 }
 """Of the columns that are no texts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -10,15 +11,18 @@ from shardd.dashboard.api.models import Acted, Decision, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
 from shardd.dashboard.api.problems import CONFLICT, INVALID, NO_SUCH, ProblemError
 from shardd.dashboard.api.reading import read_body
+from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError
 from shardd.queue.bulk_actions import (
     CANCEL,
     RETRY,
+    REVOKE,
     BulkAction,
     Choice,
     carry_out,
     done_words,
+    left_words,
     look,
     resolving,
     warning_of,
@@ -54,8 +58,22 @@ class OperateCalls:
                 "Cancel a campaign for good; its waiting jobs end unsent",
                 Why,
             ),
+            _act(
+                f"{campaign}/revoke",
+                self.revoke_campaign,
+                "Delete the sent messages of a campaign for everyone",
+                about=f"As many as are found in {PATIENCE:g} seconds; repeat it until `done` is false. What waits is still "
+                "sent: pause or cancel the campaign first.",
+            ),
             _act(f"{job}/retry", self.retry_job, "Put an ended job back into the queue", Retry),
             _act(f"{job}/cancel", self.cancel_job, "Cancel a waiting job"),
+            _act(
+                f"{job}/revoke",
+                self.revoke_job,
+                "Delete the message of a sent job for everyone",
+                about="A new job of the device that sent it does so; it is `revoked_by` of the job, and when it is sent, "
+                "WhatsApp has taken the deletion. Whether the recipient's app deletes the message is up to that app.",
+            ),
             _act(f"{job}/resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
         ]
 
@@ -112,6 +130,20 @@ class OperateCalls:
 
         return await self._campaign(call, "cancel", work, why or "")
 
+    async def revoke_campaign(self, call: Call) -> Acted:
+        """As `shardd campaign revoke`."""
+
+        async def work(name: str) -> Acted:
+            choice, ends = Choice(None, Traits(campaign=name)), time.monotonic() + PATIENCE
+            seen = await look(REVOKE, self._jobs, choice)
+            report = await carry_out(REVOKE, self._jobs, choice, seen, enough=lambda: time.monotonic() > ends)
+            more = ["there may be more: do it again"] if report.stopped else []
+            return Acted(
+                done=report.done > 0, words="; ".join([done_words(REVOKE, report), *left_words(report), *more])
+            )
+
+        return await self._campaign(call, "revoke", work)
+
     async def retry_job(self, call: Call) -> Acted:
         """As `shardd job retry`."""
         return await self._job(call, "retry", RETRY, even_in_doubt=read_body(Retry, call.body).may_send_twice)
@@ -119,6 +151,10 @@ class OperateCalls:
     async def cancel_job(self, call: Call) -> Acted:
         """As `shardd job cancel`."""
         return await self._job(call, "cancel", CANCEL)
+
+    async def revoke_job(self, call: Call) -> Acted:
+        """As `shardd job revoke`."""
+        return await self._job(call, "revoke", REVOKE)
 
     async def resolve_job(self, call: Call) -> Acted:
         """As `shardd job resolve`."""
@@ -179,13 +215,20 @@ def _final(name: str) -> ProblemError:
 
 
 def _act(
-    path: str, handle: Callable[[Call], Awaitable[Any]], summary: str, body: Any = None, *, required: bool = False
+    path: str,
+    handle: Callable[[Call], Awaitable[Any]],
+    summary: str,
+    body: Any = None,
+    *,
+    required: bool = False,
+    about: str = "",
 ) -> Operation:
     return Operation(
         method="POST",
         path=path,
         name=handle.__name__,
         summary=summary,
+        about=about,
         may=OPERATE,
         handle=handle,
         body=body,

@@ -1,4 +1,4 @@
-"""Campaigns: their progress, one with its devices, and what can be done with them: pause, resume, cancel."""
+"""Campaigns: their progress, one with its devices, and what can be done with them: pause, resume, cancel, revoke."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.campaign_numbers import CampaignNumbers
+from shardd.dashboard.job_acts import counts_of, revoke_campaign
 from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
+from shardd.queue.bulk_actions import REVOKE, Choice, look, question_of, warning_of
 from shardd.queue.campaign_progress import Progress, progress_of
-from shardd.queue.campaigns import FINAL, CampaignAdmin, CampaignDetails, CampaignState, CampaignTitle, what_ends
+from shardd.queue.campaigns import (
+    FINAL,
+    CampaignAdmin,
+    CampaignDetails,
+    CampaignState,
+    CampaignTitle,
+    what_ends,
+    what_waits,
+)
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import JobState
 from shardd.words import count
 
@@ -47,6 +58,8 @@ def routes(site: Site, live: Live, numbers: CampaignNumbers) -> list[web.RouteDe
         web.get(one, site.signed_in(pages.show)),
         web.get(one + "/cancel", site.signed_in(pages.ask_cancel, operate=True)),
         web.post(one + "/cancel", site.signed_in(pages.cancel)),
+        web.get(one + "/revoke", site.signed_in(pages.ask_revoke, operate=True)),
+        web.post(one + "/revoke", site.signed_in(pages.revoke)),
         web.post(one + "/{act:pause|resume}", site.signed_in(pages.set_state)),
     ]
 
@@ -80,6 +93,7 @@ class _Pages:
             as_of=None if answer is None else answer.asked_at,
             devices=[] if answer is None or answer.value is None else _devices(answer.value),
             pools=[] if answer is None or answer.value is None else answer.value.pools,
+            revocations={} if answer is None or answer.value is None else answer.value.revocations,
             top=TOP,
         )
 
@@ -120,6 +134,31 @@ class _Pages:
         if found[0].state == CampaignState.CANCELLED:
             return web.Response(status=303, headers={"Location": f"/campaigns/{name}"})
         return self._site.page("campaign-cancel.html", sign_in, campaign=found[0], ends=what_ends(found))
+
+    async def ask_revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["campaign"]
+        found = await self._admin.count_jobs([name])
+        if not found:
+            return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
+        seen = await look(REVOKE, JobAdmin(self._site.database), Choice(None, Traits(campaign=name)))
+        return self._site.page(
+            "campaign-revoke.html",
+            sign_in,
+            campaign=name,
+            waits=what_waits(found[0]),
+            warning=warning_of(REVOKE, seen),
+            question=question_of(REVOKE, seen),
+            good=sum(some.jobs for some in seen.good),
+            counts=counts_of(seen),
+        )
+
+    async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name = request.match_info["campaign"]
+        if await self._admin.title(name) is None:
+            raise UsageError(f"campaign {name}: unknown")
+        answer = await revoke_campaign(self._site, sign_in, name)
+        self._numbers.outdate(name)
+        return answer
 
     async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name, act = request.match_info["campaign"], request.match_info["act"]

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.job_acts import BUTTONS, act_on_jobs, acts_on, questions_of
+from shardd.dashboard.job_acts import BUTTONS, REVOKE_NAME, act_on_jobs, acts_on, is_revocable, questions_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.queue.inbox import InboxAdmin
@@ -32,6 +32,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         state = JobState(found.state)
         told = await JobStories(site.database).events_of(found)
         answers = await InboxAdmin(site.database).newest(MOST_ANSWERS, job_id=number)
+        acts = acts_on(state) + ([REVOKE_NAME] if await is_revocable(site, number) else [])
         return site.page(
             "job.html",
             sign_in,
@@ -40,7 +41,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             story=story_of(found, told.events, answers),
             whole=told.whole,
             message=_message(found),
-            acts=[(name, BUTTONS[name], questions_of(name, state)) for name in acts_on(state)],
+            acts=[(name, BUTTONS[name], questions_of(name, state)) for name in acts],
         )
 
     async def act(request: web.Request, sign_in: SignIn) -> web.Response:

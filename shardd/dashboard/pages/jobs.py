@@ -12,9 +12,11 @@ from shardd.dashboard.job_acts import (
     CANCEL_NAME,
     NOT_SENT_NAME,
     RETRY_NAME,
+    REVOKE_NAME,
     SENT_NAME,
     act_on_traits,
     action_of,
+    counts_of,
     given_of,
     read_traits,
 )
@@ -24,8 +26,8 @@ from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.phone_numbers import parse_recipient
-from shardd.queue.bulk_actions import OBSTACLES, Choice, look, meant_by, question_of, warning_of
-from shardd.queue.job_admin import JobAdmin, JobCount, Traits
+from shardd.queue.bulk_actions import Choice, look, meant_by, question_of, warning_of
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.trait_names import check_names
 from shardd.states import JobState
@@ -38,6 +40,7 @@ TITLES: Final = {
     CANCEL_NAME: "Cancel jobs",
     SENT_NAME: "Record as sent",
     NOT_SENT_NAME: "Record as not sent",
+    REVOKE_NAME: "Revoke jobs",
 }
 
 
@@ -83,14 +86,13 @@ def routes(site: Site) -> list[web.RouteDef]:
         seen = await look(action, JobAdmin(site.database), Choice(None, traits))
         if not seen.counts:
             await check_names(site.database, traits)
-        ranked = sorted(seen.counts, key=lambda some: (some.obstacle is not None, -some.jobs))
         good = sum(some.jobs for some in seen.good)
         given = given_of(traits)
         return site.page(
             "jobs-plan.html",
             sign_in,
             title=TITLES[name],
-            counts=[(some, _obstacle(some)) for some in ranked],
+            counts=counts_of(seen),
             good=good,
             button=f"{TITLES[name].removesuffix(' jobs')}: {count(good, 'job')}",
             question=" ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
@@ -137,13 +139,15 @@ def _acts_of(traits: Traits) -> list[str]:
     """What can be done with all jobs that a filter finds."""
     match traits.state:
         case None:
-            return [CANCEL_NAME, RETRY_NAME]
+            return [CANCEL_NAME, RETRY_NAME, REVOKE_NAME]
         case JobState.IN_DOUBT:
             return [SENT_NAME, NOT_SENT_NAME, RETRY_NAME]
         case JobState.FAILED | JobState.CANCELLED:
             return [RETRY_NAME]
         case JobState.QUEUED | JobState.SCHEDULED:
             return [CANCEL_NAME]
+        case JobState.SENT:
+            return [REVOKE_NAME]
         case _:
             return []
 
@@ -159,7 +163,3 @@ def _planned(request: web.Request, sign_in: SignIn) -> tuple[str, Traits]:
     if traits == Traits():
         raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")
     return name, meant_by(action_of(name, sign_in), traits)
-
-
-def _obstacle(some: JobCount) -> str:
-    return "" if some.obstacle is None else OBSTACLES[some.obstacle]
