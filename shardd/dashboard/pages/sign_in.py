@@ -107,6 +107,9 @@ class _Doors:
             known = name if name in users else ""
             await self._failed(_Somebody(known, How.PASSWORD), "wrong password" if known else "there is no such user")
             return site.sign_in_page(request, UNKNOWN, words="The name or the password is wrong.", user=name)
+        if site.access.users.get(name) != users[name]:  # while it was compared: their sign-ins have ended
+            await self._failed(_Somebody(name, How.PASSWORD), "the user was changed meanwhile")
+            return site.sign_in_page(request, UNKNOWN, words="This user was just changed. Try again.", user=name)
         throttle.succeeded(name, address)
         to = to if _PAGE.fullmatch(to) else "/"
         return await self._begin(request, name, How.PASSWORD, Role(users[name].role), to)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
@@ -102,11 +104,20 @@ async def test_without_users_the_page_says_that_it_listens_on_loopback_only(
 
 
 async def test_a_reload_decides_at_once_and_ends_the_sign_ins_of_whom_it_changes(daemon: Daemon) -> None:
-    async with visitor(daemon) as ada, visitor(daemon) as bob, visitor(daemon) as link:
+    async with visitor(daemon) as ada, visitor(daemon) as bob, visitor(daemon) as link, AsyncExitStack() as stack:
         await ada.sign_in("ada")
         await bob.sign_in("bob")
         await link.sign_in_by_link(daemon)
+        # Bob signs in once more, and is gone before his password was compared: others are before it.
+        others = [await stack.enter_async_context(visitor(daemon, f"127.0.1.{number}")) for number in range(1, 26)]
+        guesses = [asyncio.create_task(other.try_password("ada", "guess")) for other in others]
+        late = await stack.enter_async_context(visitor(daemon, "127.0.2.1"))
+        trying = asyncio.create_task(late.try_password("bob", PASSWORD))
+        await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
         await reload(daemon, users={"ada": USERS["ada"], "eve": USERS["bob"]})
+        await asyncio.wait(guesses)
+        await trying
+        assert (await late.get("/account")).status == 401
         async with visitor(daemon) as eve:
             # A line to the process, and a request: which comes first is not certain.
             while (await eve.try_password("eve", PASSWORD)).status != 303:
