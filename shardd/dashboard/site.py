@@ -110,6 +110,10 @@ class Site:
             lambda one: one.how is not How.LINK and (one.user in changed or (one.how is How.PROXY and proxies_changed))
         )
 
+    def address_of(self, request: web.Request) -> str:
+        """From where a request comes, as the config of now tells."""
+        return self.gate.address(request)
+
     def render(self, name: str, sign_in: SignIn | None, **values: Any) -> str:
         """A template, with what all of them may use."""
         return self.templates.get_template(name).render(

@@ -27,7 +27,7 @@ class Api:
 
     def __init__(self, site: Site, sending: Database) -> None:
         """`sending`: connections for tokens that send, so that they never use up those of the pages."""
-        self._guard = Guard(ApiTokens(site.database))
+        self._guard = Guard(ApiTokens(site.database), site.address_of)
         self._events = EventCalls(sending, self._guard)
         self._jobs = JobCalls(site.database, sending)
         self._looking = LookCalls(site)

@@ -59,8 +59,12 @@ class Caller:
 class Guard:
     """Finds out who asks. Every call raises ProblemError and DatabaseError."""
 
-    def __init__(self, tokens: ApiTokens, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, tokens: ApiTokens, address: Callable[[web.Request], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`address`: where a request comes from, also if a trusted proxy forwards it."""
         self._tokens = tokens
+        self._address = address
         self._misses = Misses(FAILURES, clock)
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
@@ -68,7 +72,7 @@ class Guard:
         """Who asks."""
         refuse_in_address(request)
         token = _token_of(request)
-        address = request.remote or ""
+        address = self._address(request)
         hashed = digest(token)
         if hashed not in self._good:
             self._check_misses(address)
@@ -88,7 +92,7 @@ class Guard:
 
     def _check_misses(self, address: str) -> None:
         if (wait := self._misses.wait(address)) > 0:
-            words = f"{FAILURES} wrong tokens came from {address or 'here'}: try again in {wait:.0f} s"
+            words = f"{FAILURES} wrong tokens came from {address}: try again in {wait:.0f} s"
             problem = ProblemError(TOO_MANY_FAILURES, words)
             problem.headers["Retry-After"] = f"{max(1.0, wait):.0f}"
             raise problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shardd.control_client import ask
 from shardd.dashboard.api.guard import FAILURES
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.api import Program
@@ -157,6 +158,18 @@ async def test_an_address_with_many_wrong_tokens_waits_and_good_tokens_do_not(
     assert (answer.status, answer.problem) == (429, "too-many-failures")
     assert 0 < int(answer.headers["Retry-After"]) <= 60
     assert (await good.get("/status")).status == 200
+    # Behind a proxy, it is the stranger who waits, and not the proxy.
+    daemon.settings["dashboard"] |= {"trusted_proxies": "127.0.0.1"}
+    daemon.write_config()
+    await ask(daemon.socket, "POST", "/reload")
+    stranger, other = ({"X-Forwarded-For": address} for address in ("198.51.100.1", "198.51.100.2"))
+    while (await wrong.get("/status", headers=other)).status == 429:
+        pass  # the process has not read its new setup
+    for _ in range(FAILURES):
+        assert (await wrong.get("/status", headers=stranger)).status == 401
+    assert (await wrong.get("/status", headers=stranger)).status == 429
+    new = await make_program("look")
+    assert (await new.get("/status", headers=other)).status == 200
 
 
 @pytest.mark.parametrize("name", ["Bearer", "bearer", "BEARER"])
