@@ -257,10 +257,10 @@ class Control(Service):
 
     async def _make_link(self, _: web.Request) -> object:
         dashboard = self._node.dashboard
-        if dashboard.url is None:
+        if dashboard.site is None:
             why = next(iter(dashboard.notes()), "no dashboard: dashboard.listen is null: set it, and restart shardd")
             raise UsageError(why)
-        return {"url": f"{dashboard.url}sign-in/{dashboard.links.make()}"}
+        return {"url": f"{dashboard.site}sign-in/{dashboard.links.make()}"}
 
     async def _redeem_link(self, request: web.Request) -> object:
         return {"redeemed": self._node.dashboard.links.redeem(request.match_info["token"])}

@@ -134,6 +134,12 @@ class Dashboard(Service):
         """Where it listens; None: nowhere."""
         return None if self._socket is None else f"http://{self._config.dashboard.listen}/"
 
+    @property
+    def site(self) -> str | None:
+        """Where browsers find it; None: nowhere."""
+        origin = self._setup.access.origin
+        return self.url if self._socket is None or origin is None else f"{origin}/"
+
     async def start(self) -> None:
         """Listen. An address that cannot be used is a note, because nothing that is sent depends on it."""
         address = self._config.dashboard.listen

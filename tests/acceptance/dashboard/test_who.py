@@ -140,6 +140,9 @@ async def test_a_trusted_proxy_says_who_it_is(daemon: Daemon, producer: Producer
         while (answer := await proxy.get("/account", **{"X-User": "carl"})).status == 200:
             pass
         assert (answer.status, "who is not in dashboard.users" in await answer.text()) == (403, True)
+        await reload(daemon, origin="https://shardd.example")
+        url = str((await ask(daemon.socket, "POST", "/dashboard/links"))["url"])
+        assert url.startswith("https://shardd.example/sign-in/")
     rows = producer.execute("SELECT who, how, address, act FROM shardd.acts WHERE result = 'done' ORDER BY id")
     assert rows[:2] == [("ada", "proxy", "192.0.2.7", "sign in"), ("carl", "proxy", "127.0.0.1", "sign in")]
 
