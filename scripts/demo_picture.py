@@ -93,10 +93,10 @@ class Picture:
             counts = ", ".join(f"{state} {count}" for state, count in sorted(moment.states.items()))
             self._console.print(f"{moment.seconds:5.1f} s  inserted {moment.inserted} of {moment.wanted}: {counts}")
 
-    def save(self, moment: Moment, file: Path) -> None:
-        """Write what a wide terminal would show of a moment as an SVG, which loads nothing from elsewhere."""
+    def save(self, file: Path) -> None:
+        """Write what a wide terminal shows now as an SVG, which loads nothing from elsewhere."""
         console = Console(record=True, file=io.StringIO(), width=WIDE, force_terminal=True, color_system="truecolor")
-        console.print(_draw(moment, self._lately[0], WIDE))
+        console.print(_draw(self._lately[-1], self._lately[0], WIDE))
         drawn = console.export_svg(title="./scripts/demo")
         # Fonts, and a comment with an address.
         file.write_text(re.sub(r"(@font-face \{.*?\}|<!--.*?-->)\s*", "", drawn, flags=re.DOTALL), encoding="utf-8")
@@ -125,12 +125,12 @@ def _shards(moment: Moment, before: Moment, width: int) -> Table:
         table.add_column(name, justify="right")
     table.add_column("", width=width)
     table.add_column("sent/s", justify="right")
-    devices = sum(shard["devices"] for shard in moment.shards)
+    devices = sum(shard["ready"] for shard in moment.shards)
     for shard, earlier in zip(moment.shards, before.shards, strict=True):
         state = Text(shard["state"], style="green" if shard["state"] == "running" else "yellow")
-        share = moment.wanted * shard["devices"] / max(devices, 1)
+        share = moment.wanted * shard["ready"] / max(devices, 1)
         table.add_row(
-            str(shard["shard"]), state, *((str(shard["pid"] or ""), str(shard["devices"])) if wide else ()),
+            str(shard["shard"]), state, *((str(shard["pid"] or ""), str(shard["ready"])) if wide else ()),
             str(shard["in_flight"]),
             str(shard["sent"]), ProgressBar(total=max(share, 1), completed=shard["sent"], width=width),
             f"{_rate(shard['sent'] - earlier['sent'], moment, before):.0f}",

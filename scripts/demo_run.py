@@ -1,7 +1,8 @@
 """The demonstration: starts a daemon with sandbox devices and a separate producer, shows progress, and prints a summary.
 
 Each run starts from scratch: it deletes the state of an earlier run, which may be of another release. No process is left
-running. The state of the last run can be inspected with `shardd start --config=config/demo.yaml`.
+running. While it runs, a link leads to its dashboard; --stay keeps both until ^C. The state of the last run can be inspected
+with `shardd start --config=config/demo.yaml`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from clone_daemon import SHARDD, Stopped, running_daemon, status_of, stop_on_signals
+from demo_page import Page, load_with_free_port
 from demo_picture import Moment, Picture
 from rich.console import Console
 
-from shardd.config import Config, load_config
+from shardd.config import Config
 from shardd.embedded import embedded_dsn
 from shardd.errors import SharddError
 from shardd.supervisor.cluster.state_folder import StateLock
@@ -34,6 +38,34 @@ MARK = "made-by-demo"
 STUCK_AFTER = 60.0
 """Seconds without progress after which the demonstration gives up."""
 LOOK_EVERY = 0.2
+STAY_EVERY = 1.0
+"""Seconds between two looks at the daemon, while it stays."""
+PAUSED: Final = tuple(f"paused-{number:02}" for number in range(1, 13))
+"""Devices without jobs, because not all devices of a real node can send."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is demonstrated."""
+
+    config: Path = HERE.parent / "config" / "demo.yaml"
+    devices: int = 3000
+    jobs: int = 6000
+    seconds: float = 6.0
+    """Over which the inserts are spread."""
+    gap: str | None = None
+    """Pause of a device between two messages, as `shardd device add` reads it; None: that of the config."""
+    stay: bool = False
+    """Keep the daemon until ^C."""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """Something to be done once during the run."""
+
+    after: float
+    """Share of the jobs that are sent by then."""
+    look: Callable[[Picture, Page], None]
 
 
 def main() -> int:
@@ -42,11 +74,7 @@ def main() -> int:
     console = Console()
     stop_on_signals()
     try:
-        config = load_config(options.config)
-        _start_from_scratch(config)
-        console.print("starting shardd and its embedded PostgreSQL …", style="dim")
-        with running_daemon(options.config, config):
-            return _demonstrate(config, options, console)
+        return run(options, console)
     except Stopped:
         console.print("stopped")
         return 130
@@ -55,21 +83,33 @@ def main() -> int:
         return 1
 
 
-def _options() -> argparse.Namespace:
+def _options() -> Options:
     parser = argparse.ArgumentParser(prog="./scripts/demo", description=__doc__)
-    parser.add_argument("--devices", type=int, default=3000, help="sandbox devices (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=6000, help="rows to insert (default: %(default)s)")
+    given = Options()
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="time over which the inserts are spread (default: %(default)s)"
+        "--devices", type=int, default=given.devices, help="sandbox devices that send (default: %(default)s)"
     )
-    parser.add_argument("--config", type=Path, default=HERE.parent / "config" / "demo.yaml", help="another config file")
+    parser.add_argument("--jobs", type=int, default=given.jobs, help="rows to insert (default: %(default)s)")
     parser.add_argument(
-        "--svg", type=Path, help="write the picture in the middle of the run to this file, as in the README"
-    )
-    options = parser.parse_args()
-    if options.devices < 1 or options.jobs < 1:
+        "--seconds", type=float, default=given.seconds,
+        help="time over which the inserts are spread (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--gap", help="pause of a device between two messages, such as 20s..60s (default: none)")
+    parser.add_argument("--stay", action="store_true", help="keep shardd and its dashboard until ^C")
+    parser.add_argument("--config", type=Path, default=given.config, help="another config file")
+    found = parser.parse_args()
+    if found.devices < 1 or found.jobs < 1:
         parser.error("--devices and --jobs: 1 or more")
-    return options
+    return Options(**vars(found))
+
+
+def run(options: Options, console: Console, glimpse: Glimpse | None = None) -> int:
+    """Demonstrate; returns the exit status. Raises SharddError, and Stopped."""
+    config = load_with_free_port(options.config)
+    _start_from_scratch(config)
+    console.print("starting shardd and its embedded PostgreSQL …", style="dim")
+    with running_daemon(options.config, config):
+        return Demonstration(config, options, console, glimpse).run()
 
 
 def _start_from_scratch(config: Config) -> None:
@@ -100,59 +140,92 @@ def _start_from_scratch(config: Config) -> None:
         ) from error
 
 
-def _demonstrate(config: Config, options: argparse.Namespace, console: Console) -> int:
-    _add_devices(options)
-    console.print(f"{options.devices} sandbox devices, which deliver to nobody, on {config.shards} shards")
-    console.print(f"a program that uses only PostgreSQL inserts {options.jobs} jobs\n")
-    dsn = embedded_dsn(config.state_dir, "producer")
-    command = [sys.executable, str(HERE / "demo_producer.py"), dsn]
-    arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
-    producer = subprocess.Popen([*command, *arguments], start_new_session=True)
-    try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            with Picture(console) as picture:
-                last = _watch(config, options, producer, connection, picture)
-            return _sum_up(config, last, connection, console)
-    finally:
-        producer.kill()
-        producer.wait()
+class Demonstration:
+    """With a daemon that runs."""
 
+    def __init__(self, config: Config, options: Options, console: Console, glimpse: Glimpse | None) -> None:
+        self._config = config
+        self._options = options
+        self._console = console
+        self._glimpse = glimpse
+        self._page = Page(config, console)
 
-def _add_devices(options: argparse.Namespace) -> None:
-    ids = "".join(f"demo-{number:04}\n" for number in range(options.devices))
-    command = [str(SHARDD), "device", "add", "--transport=sandbox", f"--config={options.config}", "-"]
-    done = subprocess.run(command, input=ids, text=True, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise SharddError(f"the devices could not be added: {done.stderr.strip()}")
+    def run(self) -> int:
+        """From the first device on; returns the exit status."""
+        config, options, console = self._config, self._options, self._console
+        self._add_devices()
+        console.print(f"{options.devices} sandbox devices, which deliver to nobody, on {config.shards} shards")
+        console.print(f"a program that uses only PostgreSQL inserts {options.jobs} jobs")
+        self._page.say("to watch this in a browser, open the link, which signs in once, within five minutes:")
+        console.print()
+        dsn = embedded_dsn(config.state_dir, "producer")
+        command = [sys.executable, str(HERE / "demo_producer.py"), dsn]
+        arguments = [str(options.devices), str(options.jobs), str(options.seconds)]
+        producer = subprocess.Popen([*command, *arguments], start_new_session=True)
+        try:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                with Picture(console) as picture:
+                    last = self._watch(producer, connection, picture)
+                status = _sum_up(config, last, connection, console)
+        finally:
+            producer.kill()
+            producer.wait()
+        if options.stay:
+            self._stay()
+        else:
+            console.print("now shardd and its dashboard stop; with --stay they go on until ^C", style="dim")
+        return status
 
+    def _add_devices(self) -> None:
+        devices, gap = self._options.devices, self._options.gap
+        pace = () if gap is None else (f"--gap={gap}",)
+        self._shardd("device", "add", "--transport=sandbox", *pace, ids=map("demo-{:04}".format, range(devices)))
+        self._shardd("device", "add", "--transport=sandbox", ids=PAUSED)
+        self._shardd("device", "pause", "--why=not used by the demonstration", ids=PAUSED)
 
-def _watch(
-    config: Config,
-    options: argparse.Namespace,
-    producer: subprocess.Popen[bytes],
-    connection: psycopg.Connection[Any],
-    picture: Picture,
-) -> Moment:
-    """Show progress until every job is finished."""
-    began = changed_at = time.monotonic()
-    before: dict[str, int] = {}
-    to_save: Path | None = options.svg
-    while True:
-        inserting = producer.poll() is None
-        rows = connection.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state").fetchall()
-        moment = Moment(options.jobs, time.monotonic() - began, states=dict(rows), node=status_of(config))
-        done = not inserting and moment.live == 0
-        picture.show(moment, last=done)
-        if to_save is not None and (done or moment.states.get("sent", 0) > options.jobs / 2):
-            picture.save(moment, to_save)
-            to_save = None
-        if done:
-            return moment
-        if moment.states != before:
-            before, changed_at = dict(moment.states), time.monotonic()
-        elif time.monotonic() - changed_at > STUCK_AFTER:
-            raise SharddError(f"nothing has changed for {STUCK_AFTER:.0f} s; see {config.state_dir / 'shardd.log'}")
-        time.sleep(LOOK_EVERY)
+    def _shardd(self, *words: str, ids: Iterable[str]) -> None:
+        command = [str(SHARDD), *words, f"--config={self._options.config}", "-"]
+        done = subprocess.run(command, input="\n".join(ids), text=True, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise SharddError(f"`shardd {' '.join(words)}` failed: {done.stderr.strip()}")
+
+    def _watch(
+        self, producer: subprocess.Popen[bytes], connection: psycopg.Connection[Any], picture: Picture
+    ) -> Moment:
+        """Show progress until every job is finished."""
+        jobs = self._options.jobs
+        began = changed_at = time.monotonic()
+        before: dict[str, int] = {}
+        while True:
+            inserting = producer.poll() is None
+            rows = connection.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state").fetchall()
+            moment = Moment(jobs, time.monotonic() - began, states=dict(rows), node=status_of(self._config))
+            done = not inserting and moment.live == 0
+            picture.show(moment, last=done)
+            self._page.keep_fresh()
+            glimpse = self._glimpse
+            if glimpse is not None and (done or moment.states.get("sent", 0) > jobs * glimpse.after):
+                self._glimpse = None
+                glimpse.look(picture, self._page)
+            if done:
+                return moment
+            if moment.states != before:
+                before, changed_at = dict(moment.states), time.monotonic()
+            elif self._options.gap is None and time.monotonic() - changed_at > STUCK_AFTER:
+                log = self._config.state_dir / "shardd.log"
+                raise SharddError(f"nothing has changed for {STUCK_AFTER:.0f} s; see {log}")
+            time.sleep(LOOK_EVERY)
+
+    def _stay(self) -> None:
+        """Until a signal. Raises SharddError when the daemon ends before."""
+        try:
+            self._page.say("shardd and its dashboard go on until ^C; another link:")
+            while True:
+                status_of(self._config)
+                self._page.keep_fresh()
+                time.sleep(STAY_EVERY)
+        except Stopped:
+            self._console.print("stopped")
 
 
 SUMMARY = """

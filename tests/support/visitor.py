@@ -49,7 +49,10 @@ class Visitor:
         await self.read_form_token()
 
     async def sign_in_by_link(self, daemon: Daemon) -> None:
-        answer = await self.request("POST", await make_link(daemon))
+        await self.open_link(await make_link(daemon))
+
+    async def open_link(self, path: str) -> None:
+        answer = await self.request("POST", path)
         assert answer.status == 303, await answer.text()
         await self.read_form_token()
 
@@ -73,7 +76,13 @@ async def make_link(daemon: Daemon) -> str:
 @asynccontextmanager
 async def visitor(daemon: Daemon, address: str = "127.0.0.1") -> AsyncGenerator[Visitor]:
     """`address`: one of this host."""
+    async with visitor_of(f"http://{daemon.settings['dashboard']['listen']}", address) as visitor:
+        yield visitor
+
+
+@asynccontextmanager
+async def visitor_of(site: str, address: str = "127.0.0.1") -> AsyncGenerator[Visitor]:
     connector = aiohttp.TCPConnector(local_addr=(address, 0), limit=0)
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
-        yield Visitor(session, f"http://{daemon.settings['dashboard']['listen']}")
+        yield Visitor(session, site)

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts"))
 
 from demo_picture import Moment, _draw  # found only now
 
-SHARD = {"state": "backoff", "pid": 1234567, "devices": 375, "in_flight": 375, "sent": 12345}
+SHARD = {"state": "backoff", "pid": 1234567, "ready": 375, "in_flight": 375, "sent": 12345}
 MOMENT = Moment(
     100_000,
     59.5,
