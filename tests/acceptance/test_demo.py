@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guide import pictures
 from tests.support.marked import Mark
+from tests.support.visitor import visitor_of
 
-PROGRAM = Path(__file__).parents[2] / "scripts" / "demo_run.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+LINK = re.compile(r"^(http://127\.0\.0\.1:[0-9]+)(/sign-in/[A-Za-z0-9_-]{43})$", re.MULTILINE)
+"""Unbroken, and with nothing else on its line."""
 PATIENCE = 100.0
 """Seconds after which the demonstration is called hung."""
 
@@ -22,7 +27,7 @@ PATIENCE = 100.0
 class Demo:
     """Runs the demonstration on a state folder, and finds the processes that come of it."""
 
-    def __init__(self, folder: Path, state_dir: Path) -> None:
+    def __init__(self, folder: Path, state_dir: Path, port: int) -> None:
         self.state_dir = state_dir
         self._mark = Mark()
         self._config = folder / "demo.yaml"
@@ -30,13 +35,14 @@ class Demo:
             f"node: demo\nstate_dir: {state_dir}\nshards: 2\n"
             "pacing: {gap_min: 0, gap_max: 0, hourly_limit: 0, daily_limit: 0}\n"
             "supervisor: {spawn_every: 10ms}\ntransports: {sandbox: {latency_min: 1ms, latency_max: 5ms}}\n"
-            "log: {level: warning}\n"
+            f"dashboard: {{listen: '127.0.0.1:${{SHARDD_DEMO_PORT:-{port}}}'}}\nlog: {{level: warning}}\n"
         )
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, program: str = "demo_run.py") -> subprocess.Popen[str]:
+        """On a narrow screen."""
         return subprocess.Popen(
-            [sys.executable, "-u", str(PROGRAM), f"--config={self._config}", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._mark.environ,
+            [sys.executable, "-u", str(SCRIPTS / program), f"--config={self._config}", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**self._mark.environ, "COLUMNS": "60"},
         )  # fmt: skip
 
     def processes(self) -> list[str]:
@@ -44,43 +50,70 @@ class Demo:
         return self._mark.processes(self.state_dir)
 
 
-def read_until(demo: subprocess.Popen[str], word: str) -> None:
+def read_until(demo: subprocess.Popen[str], pattern: str | re.Pattern[str]) -> str:
+    """What it says, to the end of the line in which this is found."""
     assert demo.stdout is not None
-    seen = []
+    seen = ""
     for line in demo.stdout:
-        seen.append(line)
-        if word in line:
-            return
-    pytest.fail(f"ended without saying {word!r}: {''.join(seen)}")
+        seen += line
+        if re.search(pattern, line):
+            return seen
+    pytest.fail(f"ended without saying {pattern!r}: {seen}")
+
+
+async def leads_to_its_devices(said: str) -> None:
+    """The link that was said opens the dashboard of this demonstration."""
+    link = LINK.search(said)
+    assert link is not None, said
+    async with visitor_of(link[1]) as visitor:
+        await visitor.open_link(link[2])
+        for page, shown in (("devices", "demo-0029"), ("devices?state=paused", "paused-01"), ("campaigns", "spring")):
+            assert shown in await (await visitor.get(f"/{page}")).text()
 
 
 @pytest.fixture
 def demo(tmp_path: Path, state_dir: Path) -> Iterator[Demo]:
-    demo = Demo(tmp_path, state_dir)
-    yield demo
-    assert demo.processes() == []
-
-
-@pytest.mark.timeout(3 * PATIENCE)
-def test_every_run_begins_anew_and_sends_every_job_once(demo: Demo, tmp_path: Path) -> None:
-    picture = tmp_path / "demo.svg"
-    for jobs in (60, 90):
-        with demo.start("--devices=30", f"--jobs={jobs}", "--seconds=0.1", f"--svg={picture}") as process:
-            said, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-        assert f"{jobs} jobs: {jobs} sent" in said
-        assert f"messages that reached the sandbox: {jobs}, twice: 0" in said
-        assert "every job was sent exactly once" in said
+    """The port of its config is in use."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        demo = Demo(tmp_path, state_dir, taken.getsockname()[1])
+        yield demo
         assert demo.processes() == []
-        drawn = picture.read_text()
-        assert f"of&#160;{jobs}" in drawn
-        assert not re.search(r"href=|src=|url\((?!#)|@import", drawn), "it loads something from elsewhere"
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-def test_an_interrupt_stops_everything(demo: Demo) -> None:
+def test_every_run_begins_anew_sends_every_job_once_and_can_be_drawn(demo: Demo, tmp_path: Path) -> None:
+    """`./scripts/draw` runs it twice."""
+    folder = tmp_path / "pictures"
+    options = [f"--folder={folder}", "--devices=30", "--jobs=60", "--seconds=0.1", "--gap=0s..0s"]
+    with demo.start(*options, program="draw_run.py") as process:
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    for words in (
+        "60 jobs: 60 sent",
+        "messages that reached the sandbox: 60, twice: 0",
+        "every job was sent exactly once",
+    ):
+        assert said.count(f"{words}\n") == 2, said
+    assert {file.name for file in folder.iterdir()} == {file.name for file in pictures()}
+    drawn = (folder / "terminal.svg").read_text()
+    assert "of&#160;60" in drawn
+    assert not re.search(r"href=|src=|url\((?!#)|@import", drawn), "it loads something from elsewhere"
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+async def test_it_stays_if_asked_and_its_link_opens_the_dashboard_then(demo: Demo) -> None:
+    with demo.start("--devices=30", "--jobs=60", "--seconds=0.1", "--stay") as process:
+        said = read_until(process, "every job was sent exactly once")
+        await leads_to_its_devices(read_until(process, LINK))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+async def test_its_link_opens_the_dashboard_and_an_interrupt_stops_everything(demo: Demo) -> None:
     with demo.start("--devices=30", "--jobs=100000", "--seconds=500") as process:
-        read_until(process, " s  inserted")
+        await leads_to_its_devices(read_until(process, " s  inserted"))
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -50,6 +50,14 @@ class Block:
         return self.word != "not run"
 
 
+def pictures() -> list[Path]:
+    """Those that the README shows."""
+    found = re.findall(
+        r"!\[[^]]*\]\(([^)]+)\)|<(?:img|source) [^>]*src(?:set)?=\"([^\"]+)\"", README.read_text(encoding="utf-8")
+    )
+    return [ROOT / (of_markdown or of_html) for of_markdown, of_html in found]
+
+
 def blocks(page: str) -> list[Block]:
     """Of one page, in their order."""
     heading, found = "", []

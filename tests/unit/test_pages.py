@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from draw_run import LARGEST
 
 from shardd.cli.guide.library import CHAPTERS, page_names, read_page
 from tests.acceptance.test_guide_blocks import RUNS
 from tests.support.commands_in_text import COMMAND, assert_command_exists, commands_in
-from tests.support.guide import GUIDE, ON_A_FRESH_DEBIAN, PAGES, README, ROOT, blocks
+from tests.support.guide import GUIDE, ON_A_FRESH_DEBIAN, PAGES, README, ROOT, blocks, pictures
 
 FOLDERS = (".ci", "config", "scripts", "shardd", "tests")
 """Of the files that may name a page."""
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted(GUIDE.glob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
 ELSEWHERE = {("how-it-works", "mermaid")}
 """tests/unit/test_guide.py compares the diagrams with the tables."""
+PICTURES = ROOT / "scripts/pictures"
+"""An sdist does not have them."""
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,7 +39,7 @@ def anchors(file: Path) -> set[str]:
 
 def links(file: Path) -> list[str]:
     text = FENCED.sub("", file.read_text(encoding="utf-8"))
-    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<img [^>]*src=\"([^\"]+)\"", text)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<(?:img|source) [^>]*src(?:set)?=\"([^\"]+)\"", text)
     return [link for link in found if "://" not in link]
 
 
@@ -45,7 +48,7 @@ def test_every_link_leads_somewhere(file: Path) -> None:
     for link in links(file):
         path, _, anchor = link.partition("#")
         target = (file.parent / path).resolve() if path else file
-        assert target.exists(), link
+        assert target.exists() or (target.is_relative_to(PICTURES) and (ROOT / "PKG-INFO").exists()), link
         assert target.is_relative_to(ROOT), link
         if anchor:
             assert anchor in anchors(target), link
@@ -87,6 +90,17 @@ def test_the_readme_is_short_and_opens_with_the_two_commands() -> None:
     assert len(text.splitlines()) <= 150
     assert [line.split()[0] for line in blocks("README")[0].text.splitlines()] == ["./scripts/demo", "./scripts/test"]
     assert text.index("./scripts/demo") < 200
+
+
+def test_the_readme_shows_the_terminal_and_the_dashboard_in_words_too() -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = [*re.findall(r"!\[([^]]*)\]", text), *re.findall(r'<img [^>]*alt="([^"]*)"', text)]
+    assert len(shown) == 2
+    assert all(len(words.split()) > 10 for words in shown), shown
+    assert {file.parent for file in pictures()} == {PICTURES}
+    for file in PICTURES.glob("*"):
+        assert file in pictures(), f"nothing shows {file}"
+        assert file.stat().st_size <= LARGEST, file
 
 
 def test_the_readme_and_the_guide_read_status_alike() -> None:
