@@ -20,7 +20,7 @@ from tests.acceptance.dashboard.looks import StartDaemon, waiting
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
 from tests.support.dashboard_routes import dashboard_routes
-from tests.support.visitor import PASSWORD, USERS, visitor
+from tests.support.visitor import PASSWORD, USERS, make_link, visitor
 
 Routes = list[tuple[str, str]]
 """Method and path of each."""
@@ -230,6 +230,20 @@ async def test_a_sign_in_has_a_cookie_that_nobody_knew_before(daemon: Daemon) ->
         assert (await thief.get("/", Cookie=f"shardd-{port}={second}")).status == 200
         await ada.request("POST", "/sign-out")
         assert (await thief.get("/", Cookie=f"shardd-{port}={second}")).status == 401
+
+
+async def test_a_link_signs_in_once_and_only_from_its_own_page(daemon: Daemon, producer: Producer) -> None:
+    link = await make_link(daemon)
+    async with visitor(daemon) as owner, visitor(daemon) as thief:
+        for headers in ({"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Sec-Fetch-Site": "same-site"}):
+            foreign = await thief.request("POST", link, headers=headers)
+            assert (foreign.status, "does not come from this page" in await foreign.text()) == (403, True), headers
+        assert (await thief.get(link)).status == 200  # who only looks does not use it up
+        assert (await owner.request("POST", link)).status == 303
+        again = await thief.request("POST", link)
+        assert (again.status, "This link was used already" in await again.text()) == (403, True)
+        assert (len(thief.session.cookie_jar), (await thief.get("/account")).status) == (0, 401)
+    assert acts(producer) == [("sign in", "done"), ("sign in", "the link was used already, or is too old")]
 
 
 async def test_a_name_that_another_site_points_here_shows_nothing(daemon: Daemon) -> None:

@@ -254,6 +254,10 @@ async def test_the_cookie_of_a_link_opens_no_other_page(lot: Place, owner: Page)
                 text = await answer.text()
             assert answer.status in {401, 403, 404, 429} or (public and answer.status < 500), (route.method, path)
             assert "Shop Berlin" not in text, path
+        # Nor does another page, which a browser sends the cookie for, begin a pairing.
+        async with session.post(f"{site}/pair/begin", headers=headers, data={"way": "qr"}) as answer:
+            assert (answer.status, "does not come from the page" in await answer.text()) == (403, True)
+    assert lot.producer.execute("SELECT tries FROM shardd.pairing_links") == [(1,)]
 
 
 async def test_a_pairing_ends_with_its_page_and_is_tried_again_after_its_process_was_killed(
