@@ -153,7 +153,10 @@ async def _carry_out(
     if report.stopped:
         result += "; there may be more: do it again"
     act = name if name in (RETRY_NAME, CANCEL_NAME, REVOKE_NAME) else f"resolve {name.replace('-', ' ')}"
-    await site.acted(sign_in, act, target, detail, result=result)
+    if report.done:
+        await site.acted(sign_in, act, target, "; ".join(filter(None, (detail, result))))
+    else:
+        await site.acted(sign_in, act, target, detail, result=result)
     if report.done or report.already or not report.left:
         return site.done(sign_in, result)
     return site.sorry(sign_in, 409, "; ".join(left_words(report)))

@@ -14,6 +14,7 @@ from shardd.dashboard.api.reading import read_body
 from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError
+from shardd.queue.acts import DONE
 from shardd.queue.bulk_actions import (
     CANCEL,
     RETRY,
@@ -206,7 +207,7 @@ class OperateCalls:
         except (ProblemError, SharddError) as error:
             await self._site.acted(call.caller, act, target, detail, result=str(error))
             raise
-        await self._site.acted(call.caller, act, target, detail)
+        await self._site.acted(call.caller, act, target, detail, result=DONE if acted.done else acted.words)
         return acted
 
 

@@ -50,8 +50,9 @@ async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
     who = ("operate-1", "token")
     done = [(*who, act, target, "done") for act, target in (
         ("pause", "device d1"), ("resume", "device d1"), ("pause", "campaign spring"), ("resume", "campaign spring"),
-        ("cancel", "campaign spring"), ("cancel", "campaign spring"),
+        ("cancel", "campaign spring"),
     )]  # fmt: skip
+    done.append((*who, "cancel", "campaign spring", "campaign spring was cancelled already"))
     found = acts(producer)
     assert found[:6] == done
     assert [row[:4] for row in found[6:]] == [
@@ -71,7 +72,8 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert (await operate.post("/devices/d1/pause")).status == 200
     number = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
     assert (await operate.post(f"/jobs/{number}/cancel")).json == {"done": True, "words": "cancelled 1 job"}
-    assert (await operate.post(f"/jobs/{number}/cancel")).json["done"] is False
+    again = await operate.post(f"/jobs/{number}/cancel")
+    assert again.json["done"] is False
     assert (await operate.post(f"/jobs/{number}/retry")).json == {"done": True, "words": "retried 1 job"}
     with connect(dsn) as owner:
         owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'in_doubt', 'lost', NULL)", [number])
@@ -89,6 +91,8 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert "sent already" in refused.json["detail"]
     assert (await operate.post("/jobs/4711/cancel")).status == 404
     assert ("operate-1", "token", "resolve", f"job {number}", "done") in acts(producer)
+    cancels = [row[4] for row in acts(producer) if row[2:4] == ("cancel", f"job {number}")]
+    assert cancels == ["done", again.json["words"]]
 
 
 async def test_an_answer_waits_for_the_next_event(

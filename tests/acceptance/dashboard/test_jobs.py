@@ -169,8 +169,12 @@ async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
     await press(page, "Retry: 12 jobs")
     await is_said(page, "retried 12 jobs; 1 job")
     assert producer.states() == {"failed": 1, "queued": 13}
-    (act,) = producer.execute("SELECT target, detail FROM shardd.acts WHERE act = 'retry'")
-    assert act == ("jobs", "state failed, one reference"), "a reference may name a person"
+    (act,) = producer.execute("SELECT target, detail, result FROM shardd.acts WHERE act = 'retry'")
+    assert act[::2] == ("jobs", "done")
+    assert act[1].startswith("state failed, one reference; retried 12 jobs; 1 job"), "a reference may name a person"
+    await page.goto(f"{site}/audit")
+    await expect(page.get_by_role("row").filter(has_text="retried 12 jobs")).to_be_visible()
+    await expect(page.locator(".bad")).to_have_count(0)
 
 
 async def test_no_filter_is_no_reason_to_cancel_everything(site: str, producer: Producer, page: Page) -> None:

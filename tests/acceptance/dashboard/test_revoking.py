@@ -28,9 +28,11 @@ async def spring(daemon: Daemon, producer: Producer) -> list[int]:
     return [row[0] for row in producer.execute("SELECT id FROM shardd.outcomes ORDER BY id")]
 
 
-def acts(producer: Producer) -> list[tuple[str, str, str]]:
-    rows = producer.execute("SELECT act, target, result FROM shardd.acts WHERE act NOT LIKE 'sign%%' ORDER BY id")
-    return [(row[0], row[1], row[2]) for row in rows]
+def acts(producer: Producer) -> list[tuple[str, str, str, str]]:
+    rows = producer.execute(
+        "SELECT act, target, detail, result FROM shardd.acts WHERE act NOT LIKE 'sign%%' ORDER BY id"
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 async def test_the_messages_of_a_campaign_are_revoked_and_the_page_says_which_cannot(
@@ -50,7 +52,8 @@ async def test_the_messages_of_a_campaign_are_revoked_and_the_page_says_which_ca
     await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
     await page.goto(f"{site}/campaigns/spring")
     await expect(main).to_contain_text("2 sent")
-    assert acts(producer) == [("revoke", "campaign spring", "revoking 2 jobs; 1 job (3): the recipient opted out")]
+    words = "revoking 2 jobs; 1 job (3): the recipient opted out"
+    assert acts(producer) == [("revoke", "campaign spring", words, "done")]
 
 
 async def test_a_job_is_revoked_and_tells_its_story(
@@ -72,7 +75,7 @@ async def test_a_job_is_revoked_and_tells_its_story(
     await page.get_by_role("link", name=f"job {revocation}").click()
     await expect(page.locator("main")).to_contain_text(f"the message of job {first}")
     await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
-    assert acts(producer) == [("revoke", f"job {first}", "revoking 1 job")]
+    assert acts(producer) == [("revoke", f"job {first}", "revoking 1 job", "done")]
 
 
 async def test_a_token_revokes(
@@ -103,4 +106,4 @@ async def test_a_token_revokes(
     refused = await send.post("/jobs", {"kind": "revoke", "revokes": first})
     assert (refused.status, refused.json["field"]) == (422, "revokes")
     assert f"job {first} is revoked by job {shown['revoked_by']} already" in refused.json["detail"]
-    assert acts(producer)[0] == ("revoke", f"job {first}", "done")
+    assert acts(producer)[0] == ("revoke", f"job {first}", "", "done")
