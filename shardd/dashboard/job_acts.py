@@ -55,6 +55,12 @@ def action_of(name: str, sign_in: SignIn) -> BulkAction:
     return known.get(name) or resolving(sent=name == SENT_NAME, by=sign_in.user)
 
 
+def recorded_as(request: web.Request) -> str:
+    """What the audit log calls the act of a path."""
+    name = request.match_info["act"]
+    return _recorded(name) if name in BUTTONS else request.method
+
+
 def acts_on(state: JobState) -> list[str]:
     """What can be done about a job because it is in this state."""
     events = JOB_TRANSITIONS[state]
@@ -152,7 +158,7 @@ async def _carry_out(
     result = "; ".join([done_words(action, report), *left_words(report)])
     if report.stopped:
         result += "; there may be more: do it again"
-    act = name if name in (RETRY_NAME, CANCEL_NAME, REVOKE_NAME) else f"resolve {name.replace('-', ' ')}"
+    act = _recorded(name)
     if report.done:
         await site.acted(sign_in, act, target, "; ".join(filter(None, (detail, result))))
     else:
@@ -160,3 +166,7 @@ async def _carry_out(
     if report.done or report.already or not report.left:
         return site.done(sign_in, result)
     return site.sorry(sign_in, 409, "; ".join(left_words(report)))
+
+
+def _recorded(name: str) -> str:
+    return f"resolve {name.replace('-', ' ')}" if name in (SENT_NAME, NOT_SENT_NAME) else name

@@ -47,6 +47,8 @@ UNKNOWN: Final = 401
 FORM_TOKEN: Final = "X-Shardd-Token"  # noqa: S105  # the name of a header
 ANY_PATH: Final = r"/{path:[\s\S]*}"
 """The route of what no other has; `.` would leave out a path with a line break in it."""
+THINGS: Final = ("device", "campaign", "webhook", "job")
+"""What a path may name."""
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods of requests that change nothing."""
 HEADERS: Final = {
@@ -167,11 +169,12 @@ class Site:
         return self.sorry(sign_in, 404, "There is no such page.")
 
     def signed_in(
-        self, page: Page, *, operate: bool | None = None
+        self, page: Page, *, operate: bool | None = None, act: str | Callable[[web.Request], str] | None = None
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """A handler for those who are signed in; the others get the page that tells how to.
 
-        `operate`: only for those who may; None: if the request is other than GET.
+        `operate`: only for those who may; None: if the request is other than GET. `act`: the name with which the page records
+        its act in the audit log, so that it is found there by the same name when it is refused.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -188,12 +191,12 @@ class Site:
                 self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))
             ):
                 words = "This request does not come from a page of this sign-in. Reload the page."
-                await self.acted(sign_in, request.method, request.path, result=words)
+                await self.acted(sign_in, *_named(request, act), result=words)
                 return self.sorry(sign_in, 403, words)
             if (acts if operate is None else operate) and not sign_in.may_operate:
                 words = f"{sign_in.user} may look, and not operate."
                 if acts:
-                    await self.acted(sign_in, request.method, request.path, result=words)
+                    await self.acted(sign_in, *_named(request, act), result=words)
                 return self.sorry(sign_in, 403, words)
             # PostgreSQL cannot hold a NUL, so nothing has a name with one.
             wanted = self._no_such_page if "\0" in request.path else page
@@ -202,7 +205,7 @@ class Site:
             except SharddError as error:
                 status, words = failure(error)
                 if acts:
-                    await self.acted(sign_in, request.method, request.path, result=words)
+                    await self.acted(sign_in, *_named(request, act), result=words)
                 return self.sorry(sign_in, status, words)
 
         return handle
@@ -221,6 +224,15 @@ class Site:
         made = self.sign_ins.begin(name, How.PROXY, Role(role), self.gate.address(request))
         await self.acted(made, "sign in")
         return made
+
+
+def _named(request: web.Request, act: str | Callable[[web.Request], str] | None) -> tuple[str, str]:
+    """The act and the target of a request that is refused."""
+    if act is None:
+        return request.method, request.path
+    thing = next((one for one in THINGS if one in request.match_info), None)
+    target = request.path if thing is None else f"{thing} {request.match_info[thing]}"
+    return act if isinstance(act, str) else act(request), target
 
 
 def _at(moment: datetime | float | None) -> str:

@@ -25,5 +25,8 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     return [
         web.get("/account", site.signed_in(account)),
-        web.post("/account/sign-out-everywhere", site.signed_in(sign_out_everywhere, operate=False)),
+        web.post(
+            "/account/sign-out-everywhere",
+            site.signed_in(sign_out_everywhere, operate=False, act="sign out everywhere"),
+        ),
     ]

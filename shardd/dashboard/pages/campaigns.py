@@ -57,10 +57,12 @@ def routes(site: Site, live: Live, numbers: CampaignNumbers) -> list[web.RouteDe
         web.get("/campaigns", site.signed_in(pages.list)),
         web.get(one, site.signed_in(pages.show)),
         web.get(one + "/cancel", site.signed_in(pages.ask_cancel, operate=True)),
-        web.post(one + "/cancel", site.signed_in(pages.cancel)),
+        web.post(one + "/cancel", site.signed_in(pages.cancel, act="cancel")),
         web.get(one + "/revoke", site.signed_in(pages.ask_revoke, operate=True)),
-        web.post(one + "/revoke", site.signed_in(pages.revoke)),
-        web.post(one + "/{act:pause|resume}", site.signed_in(pages.set_state)),
+        web.post(one + "/revoke", site.signed_in(pages.revoke, act="revoke")),
+        web.post(
+            one + "/{act:pause|resume}", site.signed_in(pages.set_state, act=lambda request: request.match_info["act"])
+        ),
     ]
 
 

@@ -173,9 +173,9 @@ def routes(site: Site) -> list[web.RouteDef]:
     return [
         web.get("/devices", site.signed_in(devices)),
         web.get("/devices/{device}", site.signed_in(device)),
-        web.post("/devices/{device}/pause", site.signed_in(pause)),
-        web.post("/devices/{device}/resume", site.signed_in(resume)),
-        web.post("/devices/{device}/close", site.signed_in(close)),
+        web.post("/devices/{device}/pause", site.signed_in(pause, act="pause")),
+        web.post("/devices/{device}/resume", site.signed_in(resume, act="resume")),
+        web.post("/devices/{device}/close", site.signed_in(close, act="close client")),
     ]
 
 

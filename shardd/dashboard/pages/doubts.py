@@ -16,6 +16,7 @@ from shardd.dashboard.job_acts import (
     given_of,
     questions_of,
     read_traits,
+    recorded_as,
 )
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -68,4 +69,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             raise UsageError(f"{len(ids)} jobs are chosen: choose at most {MOST}, or all that a filter finds")
         return await act_on_jobs(site, sign_in, name, ids, JobState.IN_DOUBT)
 
-    return [web.get("/doubts", site.signed_in(doubts)), web.post("/doubts/{act}", site.signed_in(decide))]
+    return [
+        web.get("/doubts", site.signed_in(doubts)),
+        web.post("/doubts/{act}", site.signed_in(decide, act=recorded_as)),
+    ]

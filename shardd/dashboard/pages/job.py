@@ -7,7 +7,15 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.job_acts import BUTTONS, REVOKE_NAME, act_on_jobs, acts_on, is_revocable, questions_of
+from shardd.dashboard.job_acts import (
+    BUTTONS,
+    REVOKE_NAME,
+    act_on_jobs,
+    acts_on,
+    is_revocable,
+    questions_of,
+    recorded_as,
+)
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.queue.inbox import InboxAdmin
@@ -51,7 +59,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     return [
         web.get("/jobs/{job:[0-9]+}", site.signed_in(job)),
-        web.post("/jobs/{job:[0-9]+}/{act}", site.signed_in(act)),
+        web.post("/jobs/{job:[0-9]+}/{act}", site.signed_in(act, act=recorded_as)),
     ]
 
 

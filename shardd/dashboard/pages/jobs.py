@@ -19,6 +19,7 @@ from shardd.dashboard.job_acts import (
     counts_of,
     given_of,
     read_traits,
+    recorded_as,
 )
 from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
@@ -109,7 +110,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.get("/jobs", site.signed_in(jobs)),
         web.get("/jobs/more", site.signed_in(more)),
         web.get("/jobs/all/{act}", site.signed_in(plan, operate=True)),
-        web.post("/jobs/all/{act}", site.signed_in(carry_out)),
+        web.post("/jobs/all/{act}", site.signed_in(carry_out, act=recorded_as)),
     ]
 
 

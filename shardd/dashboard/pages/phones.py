@@ -55,8 +55,8 @@ def routes(site: Site, linking: Linking) -> list[web.RouteDef]:
     pages = _Pages(site, linking)
     return [
         web.get("/phones", site.signed_in(pages.phones)),
-        web.post("/phones/links", site.signed_in(pages.make)),
-        web.post("/phones/links/revoke", site.signed_in(pages.revoke)),
+        web.post("/phones/links", site.signed_in(pages.make, act="make pairing links")),
+        web.post("/phones/links/revoke", site.signed_in(pages.revoke, act="revoke pairing link")),
     ]
 
 

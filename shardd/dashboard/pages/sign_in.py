@@ -47,7 +47,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.post("/sign-in", doors.by_password),
         web.get("/sign-in/{token}", doors.show_link),
         web.post("/sign-in/{token}", doors.by_link),
-        web.post("/sign-out", site.signed_in(doors.sign_out, operate=False)),
+        web.post("/sign-out", site.signed_in(doors.sign_out, operate=False, act="sign out")),
     ]
 
 

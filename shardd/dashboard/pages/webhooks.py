@@ -75,5 +75,5 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
     return [
         web.get("/webhooks", site.signed_in(webhooks)),
         web.get("/webhooks/{webhook}", site.signed_in(webhook)),
-        web.post("/webhooks/{webhook}/retry", site.signed_in(retry)),
+        web.post("/webhooks/{webhook}/retry", site.signed_in(retry, act="retry")),
     ]

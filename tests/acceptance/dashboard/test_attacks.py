@@ -180,6 +180,13 @@ async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: 
             assert answer.status == 400, query
             assert words in await answer.text()
         assert producer.states() == {"queued": 2}
+        assert {act for act, result in acts(producer) if result != "done"} == {"cancel"}
+        number = "+49 151 notanumber 4711081512"
+        answer = await ada.request("POST", "/opt-outs", data={"number": number})
+        assert answer.status == 400
+        assert "is not a phone number" in await answer.text()
+    assert acts(producer)[-1] == ("opt out", "the number cannot be read")
+    assert "4711081512" not in repr(producer.execute("SELECT * FROM shardd.acts")) + daemon.log_file.read_text()
 
 
 async def test_only_pages_for_signing_in_are_shown_to_strangers(daemon: Daemon, routes: Routes) -> None:

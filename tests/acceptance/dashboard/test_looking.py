@@ -79,7 +79,7 @@ async def test_a_supervisor_that_hangs_is_said_in_words_and_the_rest_is_shown(
         await page.goto(site)
         await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
     failed = producer.execute("SELECT act, target, result FROM shardd.acts WHERE result <> 'done'")
-    assert failed == [("POST", "/devices/d1/close", words)]
+    assert failed == [("close client", "device d1", words)]
 
 
 async def test_no_process_runs_before_anybody_looks_and_none_after_the_daemon(daemon: Daemon, page: Page) -> None:
