@@ -11,9 +11,10 @@ from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site
-from shardd.errors import ErrorClass
+from shardd.dashboard.site import Site, failure
+from shardd.errors import DatabaseError, ErrorClass
 from shardd.pacing import CLASSES
+from shardd.queue.acts import BEGUN
 from shardd.queue.bulk_actions import (
     CANCEL,
     OBSTACLES,
@@ -153,12 +154,27 @@ async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str) -> web.Res
 async def _carry_out(
     site: Site, sign_in: SignIn, name: str, choice: Choice, *, seen: Seen, target: str, detail: str
 ) -> web.Response:
-    action, ends = action_of(name, sign_in), time.monotonic() + PATIENCE
-    report = await carry_out(action, JobAdmin(site.database), choice, seen, enough=lambda: time.monotonic() > ends)
+    action, act, ends = action_of(name, sign_in), _recorded(name), time.monotonic() + PATIENCE
+    handled = 0
+
+    def progress(jobs: int) -> None:
+        nonlocal handled
+        handled += jobs
+
+    if choice.ids is None or len(choice.ids) > 1:
+        await site.acted(sign_in, act, target, detail, result=BEGUN)
+    try:
+        report = await carry_out(
+            action, JobAdmin(site.database), choice, seen, progress=progress, enough=lambda: time.monotonic() > ends
+        )
+    except DatabaseError as error:  # what was handled stays so
+        status, words = failure(error)
+        words = f"{words}; handled before: {count(handled, 'job')}"
+        await site.acted(sign_in, act, target, detail, result=words)
+        return site.sorry(sign_in, status, words)
     result = "; ".join([done_words(action, report), *left_words(report)])
     if report.stopped:
         result += "; there may be more: do it again"
-    act = _recorded(name)
     if report.done:
         await site.acted(sign_in, act, target, "; ".join(filter(None, (detail, result))))
     else:

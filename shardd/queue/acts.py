@@ -13,6 +13,8 @@ MOST: Final = 500
 """Characters that are kept of each text."""
 DONE: Final = "done"
 """The result of an act that was carried out."""
+BEGUN: Final = "begun"
+"""The result of an act that may take long, before it is carried out: what came of it is another act, unless the process died."""
 
 
 @dataclass(frozen=True, slots=True)

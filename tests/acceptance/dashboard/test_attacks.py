@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import aiohttp
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, expect
@@ -20,6 +23,7 @@ from tests.acceptance.dashboard.looks import StartDaemon, waiting
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.daemon import Daemon, Producer
 from tests.support.dashboard_routes import dashboard_routes
+from tests.support.queue_rows import connect
 from tests.support.visitor import PASSWORD, USERS, make_link, visitor
 
 Routes = list[tuple[str, str]]
@@ -187,6 +191,35 @@ async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: 
         assert "is not a phone number" in await answer.text()
     assert acts(producer)[-1] == ("opt out", "the number cannot be read")
     assert "4711081512" not in repr(producer.execute("SELECT * FROM shardd.acts")) + daemon.log_file.read_text()
+
+
+async def test_an_act_on_all_jobs_that_ends_in_the_middle_is_in_the_audit_log(
+    daemon: Daemon, producer: Producer, dsn: str
+) -> None:
+    producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d1', 'sandbox', now())")
+    waiting(producer, 2)
+
+    def cancels() -> list[tuple[Any, ...]]:
+        return producer.execute("SELECT detail, result FROM shardd.acts WHERE act = 'cancel' ORDER BY id")
+
+    begun = ("state queued", "begun")
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        with connect(dsn) as owner, owner.transaction():
+            owner.execute("LOCK TABLE shardd.jobs IN SHARE MODE")  # which can be counted, and not cancelled
+            assert (await ada.request("POST", "/jobs/all/cancel?state=queued")).status == 503
+            first, (detail, result) = cancels()
+            assert (first, detail) == (begun, "state queued")
+            assert result.endswith("; handled before: 0 jobs")
+            dies = asyncio.create_task(ada.request("POST", "/jobs/all/cancel?state=queued"))
+            while len(cancels()) < 3:
+                await daemon.wait_change()
+            (pid,) = daemon.dashboard_pids()
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(aiohttp.ClientError):
+                await dies
+    assert cancels()[2:] == [begun]
+    assert producer.states() == {"queued": 2}
 
 
 async def test_only_pages_for_signing_in_are_shown_to_strangers(daemon: Daemon, routes: Routes) -> None:

@@ -169,7 +169,8 @@ async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
     await press(page, "Retry: 12 jobs")
     await is_said(page, "retried 12 jobs; 1 job")
     assert producer.states() == {"failed": 1, "queued": 13}
-    (act,) = producer.execute("SELECT target, detail, result FROM shardd.acts WHERE act = 'retry'")
+    begun, act = producer.execute("SELECT target, detail, result FROM shardd.acts WHERE act = 'retry' ORDER BY id")
+    assert begun == ("jobs", "state failed, one reference", "begun")
     assert act[::2] == ("jobs", "done")
     assert act[1].startswith("state failed, one reference; retried 12 jobs; 1 job"), "a reference may name a person"
     await page.goto(f"{site}/audit")

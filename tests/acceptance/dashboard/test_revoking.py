@@ -53,7 +53,10 @@ async def test_the_messages_of_a_campaign_are_revoked_and_the_page_says_which_ca
     await page.goto(f"{site}/campaigns/spring")
     await expect(main).to_contain_text("2 sent")
     words = "revoking 2 jobs; 1 job (3): the recipient opted out"
-    assert acts(producer) == [("revoke", "campaign spring", words, "done")]
+    assert acts(producer) == [
+        ("revoke", "campaign spring", "", "begun"),
+        ("revoke", "campaign spring", words, "done"),
+    ]
 
 
 async def test_a_job_is_revoked_and_tells_its_story(
