@@ -24,7 +24,7 @@ from aiohttp import web
 
 from shardd import __version__
 from shardd.config.values.network import is_loopback
-from shardd.dashboard import static_files
+from shardd.dashboard import fields, static_files
 from shardd.dashboard.audit import Actor, Audit
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
@@ -183,9 +183,7 @@ class Site:
             except NobodyError as error:
                 return self.sorry(None, 403, str(error))
             if sign_in is None:
-                answer = self.sign_in_page(request, UNKNOWN)
-                answer.headers["HX-Refresh"] = "true"  # htmx loads the page again, which shows how to sign in
-                return answer
+                return await self._unknown(request)
             acts = request.method not in SAFE
             if acts and (
                 self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))
@@ -201,6 +199,8 @@ class Site:
             # PostgreSQL cannot hold a NUL, so nothing has a name with one.
             wanted = self._no_such_page if "\0" in request.path else page
             try:
+                if acts:
+                    wanted = await self._when_whole(request, sign_in, wanted)
                 return await wanted(request, sign_in)
             except SharddError as error:
                 status, words = failure(error)
@@ -209,6 +209,16 @@ class Site:
                 return self.sorry(sign_in, status, words)
 
         return handle
+
+    async def _unknown(self, request: web.Request, _: SignIn | None = None) -> web.Response:
+        answer = self.sign_in_page(request, UNKNOWN)
+        answer.headers["HX-Refresh"] = "true"  # htmx loads the page again, which shows how to sign in
+        return answer
+
+    async def _when_whole(self, request: web.Request, sign_in: SignIn, page: Page) -> Page:
+        """What answers an act, when its form has arrived: nothing is done by who was removed meanwhile. Raises UsageError."""
+        await fields.form(request)  # aiohttp keeps it for the page
+        return page if self.sign_ins.lasts(sign_in) else self._unknown
 
     async def _who(self, request: web.Request) -> SignIn | None:
         """Who is signed in: whom the trusted proxy names, else whose cookie it is. Raises NobodyError."""

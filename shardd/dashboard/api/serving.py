@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from shardd.dashboard.api.guard import Guard, allow
+from shardd.dashboard.api.guard import Caller, Guard, allow
 from shardd.dashboard.api.operations import OPERATE, ROOT, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
     DEFECT,
@@ -47,17 +47,14 @@ def routes(operations: Iterable[Operation], guard: Guard, site: Site) -> list[we
 
 def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = await guard.caller(request)
-        try:
-            allow(caller, operation.may)
-        except ProblemError as problem:
-            if operation.may == OPERATE:
-                await site.acted(caller, operation.name.partition("_")[0], request.path, result=problem.detail)
-            raise
+        caller = await _allowed(operation, guard, site, request)
+        waits = not request.content.is_eof()
         if "\0" in request.path:
             raise ProblemError(NO_SUCH, f"there is no {request.path[:200]}: names have no character U+0000")
         query = read_query(operation.query, {name: request.query.getall(name) for name in request.query})
         body = await _body(request, wanted=operation.body is not None)
+        if waits:  # the token may have ended while the body arrived
+            caller = await _allowed(operation, guard, site, request)
         value = await operation.handle(Call(request, caller, query, body))
         if isinstance(value, web.StreamResponse):
             return value
@@ -68,6 +65,18 @@ def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:
         return web.Response(text=text, content_type="application/json", status=reply.status)
 
     return handle
+
+
+async def _allowed(operation: Operation, guard: Guard, site: Site, request: web.Request) -> Caller:
+    """Who asks. Raises ProblemError and DatabaseError."""
+    caller = await guard.caller(request)
+    try:
+        allow(caller, operation.may)
+    except ProblemError as problem:
+        if operation.may == OPERATE:
+            await site.acted(caller, operation.name.partition("_")[0], request.path, result=problem.detail)
+        raise
+    return caller
 
 
 async def _body(request: web.Request, *, wanted: bool) -> bytes:
