@@ -18,13 +18,13 @@ from typing import Any, Final
 from shardd.queue.database import Record, Statements
 from shardd.queue.job_admin import Traits
 from shardd.queue.records import JobRow
+from shardd.queue.windows import Window
 from shardd.states import FINISHED, JobState
 
 BUDGET: Final = 0.045
 """Seconds in which a page is searched; the window that is being read when they end is finished."""
 FIRST_WINDOW: Final = 20_000
 """Ids: some milliseconds."""
-GROWTH: Final = 4
 UNSENT: Final = FINISHED - {JobState.SENT}
 """States of which an index has the ids."""
 
@@ -106,9 +106,10 @@ class JobSearch(Statements):
         params: dict[str, Any] = {**asdict(question.traits), "ids": None, "device_group": question.device_group}
         params |= {"address": question.address, "unreadable": question.unreadable}
         found: list[JobRow] = []
-        window = _first_window(question, last - first + 1)
+        window = Window(_first_window(question, last - first + 1))
         while first <= last:
-            low, high = (first, min(last, first + window - 1)) if upwards else (max(first, last - window + 1), last)
+            size = window.size
+            low, high = (first, min(last, first + size - 1)) if upwards else (max(first, last - size + 1), last)
             began = self.clock()
             more = params | {"first": low, "last": high, "most": most - len(found)}
             found += await self._database.rows_for(JobRow, statement, more)
@@ -118,7 +119,7 @@ class JobSearch(Statements):
             first, last = (high + 1, last) if upwards else (first, low - 1)
             if now >= ends and first <= last:
                 return found, first - 1 if upwards else last + 1
-            window = _next_window(window, now - began, ends - now)
+            window.adapt(now - began, ends - now)
         return found, None
 
     async def _bounds(self, state: JobState | None) -> tuple[int, int] | None:
@@ -137,9 +138,4 @@ def _first_window(question: Question, ids: int) -> int:
     alone = question == Question(traits=Traits(state=traits.state)) and (indexed or traits.state is None)
     if traits.reference is not None or alone:
         return max(1, ids)
-    return 10 * FIRST_WINDOW if indexed else FIRST_WINDOW
-
-
-def _next_window(window: int, took: float, left: float) -> int:
-    """As large as most of the time that is left allows, if each id takes as long as in the last one."""
-    return max(1, min(window * GROWTH, int(0.8 * window * left / max(took, 1e-6))))
+    return 4 * FIRST_WINDOW if indexed else FIRST_WINDOW

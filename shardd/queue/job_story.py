@@ -3,7 +3,7 @@
 The row knows the last of everything: the last claim, the last error, the last outcome. What came before, such as a failure that
 an operator retried, only events know, as long as they are kept. They are in the order of their transactions, and no index finds
 those of a job. So the place at which the job was inserted is found by halves, and they are searched from there, in windows, for a
-bounded time.
+bounded time. A window is so many events, not so many transactions: one may have written a single event, or thousands.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from shardd.event_kinds import EventKind
 from shardd.queue.database import Record, Statements
 from shardd.queue.inbox import InboxMessage
 from shardd.queue.records import WholeJob
+from shardd.queue.windows import Window
 from shardd.states import FINISHED, JobState
 
 BUDGET: Final = 0.04
 """Seconds of a search; the window that is being read when they end is finished."""
-FIRST_WINDOW: Final = 5_000
-"""Transactions."""
-GROWTH: Final = 4
+FIRST_WINDOW: Final = 10_000
+"""Events: some milliseconds."""
+NEAR: Final = 100
+"""Transactions within which the place of the insert is found."""
+END: Final = (2**63 - 1, 0)
+"""A position behind every event."""
 SLACK: Final = timedelta(minutes=10)
 """For transactions that took their number long before they wrote."""
 
@@ -71,22 +75,31 @@ class JobStories(Statements):
         (bounds,) = await self._database.rows(Record, "bounds_of_events")
         if bounds["first"] is None:
             return JobEvents([], whole=True)
-        low, last = await self._first_since(job.created_at - SLACK, bounds["first"], bounds["last"]), bounds["last"]
+        since = job.created_at - SLACK
+        position = (await self._first_since(since, bounds["first"], bounds["last"]), 0)
         found: list[JobEvent] = []
-        window = FIRST_WINDOW
-        while low <= last:
+        window = Window(FIRST_WINDOW)
+        while True:
             began = self.clock()
-            high = min(last, low + window - 1)
-            found += await self._database.rows(JobEvent, "events_of_job", {"id": job.id, "low": low, "high": high})
-            low, now = high + 1, self.clock()
-            if now >= ends:
-                break
-            window = max(1, min(window * GROWTH, int(0.8 * window * (ends - now) / max(now - began, 1e-6))))
-        return JobEvents(found, whole=low > last)
+            end = await self._after(position, window.size)
+            (low_xid, low_id), (high_xid, high_id) = position, end
+            params = {"low_xid": low_xid, "low_id": low_id, "high_xid": high_xid, "high_id": high_id}
+            found += await self._database.rows(JobEvent, "events_of_job", {"id": job.id, **params})
+            now = self.clock()
+            if end == END or now >= ends:
+                return JobEvents(found, whole=end == END)
+            position = end
+            window.adapt(now - began, ends - now)
+
+    async def _after(self, position: tuple[int, int], events: int) -> tuple[int, int]:
+        """The position so many events after another one, or `END`."""
+        xid, number = position
+        rows = await self._database.rows(Record, "position_after", {"xid": xid, "id": number, "events": events})
+        return (rows[0]["xid"], rows[0]["id"]) if rows else END
 
     async def _first_since(self, since: datetime, low: int, high: int) -> int:
         """The first transaction whose event is not older, give or take a few."""
-        while high - low > FIRST_WINDOW:
+        while high - low > NEAR:
             middle = (low + high) // 2
             at = await self._database.value("moment_of_event", {"low": middle})
             if at is not None and at < since:

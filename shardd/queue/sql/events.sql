@@ -81,16 +81,23 @@ SELECT NULL, NULL, 0, (SELECT xid || '-' || id FROM last);
 SELECT value::text::double precision FROM shardd.settings WHERE name = 'events.keep';
 
 -- name: bounds_of_events
--- The first and the last transaction that wrote events; NULL: there are none.
-SELECT (SELECT xid::text::bigint FROM shardd.outbox ORDER BY xid LIMIT 1) AS first,
-       (SELECT xid::text::bigint FROM shardd.outbox ORDER BY xid DESC LIMIT 1) AS last;
+-- The first and the last transaction that wrote events; NULL: there are none. `o.xid`: ORDER BY xid would be by the number that is
+-- returned, of every event.
+SELECT (SELECT o.xid::text::bigint FROM shardd.outbox o ORDER BY o.xid LIMIT 1) AS first,
+       (SELECT o.xid::text::bigint FROM shardd.outbox o ORDER BY o.xid DESC LIMIT 1) AS last;
 
 -- name: moment_of_event
 -- When the first event was written of the transactions from `low` on.
 SELECT at FROM shardd.outbox WHERE xid >= %(low)s::text::xid8 ORDER BY xid, id LIMIT 1;
 
+-- name: position_after
+-- The position of the event that is `events` ones after a position; nothing: there are not so many.
+SELECT o.xid::text::bigint AS xid, o.id FROM shardd.outbox o
+ WHERE (o.xid, o.id) > (%(xid)s::text::xid8, %(id)s::bigint) ORDER BY o.xid, o.id OFFSET %(events)s - 1 LIMIT 1;
+
 -- name: events_of_job
--- The events of a job that the transactions from `low` to `high` wrote.
+-- The events of a job that are after one position and not after another.
 SELECT at, kind, state, message_id, error FROM shardd.outbox
- WHERE xid >= %(low)s::text::xid8 AND xid <= %(high)s::text::xid8 AND job_id = %(id)s
+ WHERE (xid, id) > (%(low_xid)s::text::xid8, %(low_id)s::bigint) AND (xid, id) <= (%(high_xid)s::text::xid8, %(high_id)s::bigint)
+   AND job_id = %(id)s
  ORDER BY xid, id;
