@@ -28,6 +28,7 @@ from shardd.queue.bulk_actions import (
     left_words,
     look,
     resolving,
+    unseen,
 )
 from shardd.queue.job_admin import JobAdmin, JobCount, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
@@ -128,14 +129,13 @@ async def act_on_jobs(
 
 
 async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
-    """Act on all jobs that have these traits. Raises SharddError."""
+    """Act on all jobs that have these traits, which were counted on the page before. Raises SharddError."""
     choice = Choice(None, traits)
-    seen = await look(action_of(name, sign_in), JobAdmin(site.database), choice)
     given = given_of(traits)
     shown = [f"{key} {value}" for key, value in given.items() if value and key not in _PRIVATE]
     hidden = [f"one {key.replace('_', ' ')}" for key in _PRIVATE if given[key]]
     detail = ", ".join([*shown, *hidden])
-    return await _carry_out(site, sign_in, name, choice, seen=seen, target="jobs", detail=detail)
+    return await _carry_out(site, sign_in, name, choice, seen=unseen(choice), target="jobs", detail=detail)
 
 
 async def is_revocable(site: Site, number: int) -> bool:

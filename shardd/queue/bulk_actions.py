@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Progress, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 from shardd.words import count
 
@@ -117,7 +117,7 @@ class BulkAction:
 
     verb: str
     past: str
-    count: Callable[[JobAdmin, Traits, Sequence[int] | None], Awaitable[list[JobCount]]]
+    count: Callable[[JobAdmin, Traits, Sequence[int] | None, Progress], Awaitable[list[JobCount]]]
     handle: Callable[[JobAdmin, Traits, Sequence[int] | None], AsyncIterator[list[JobResult]]]
     refusals: Mapping[JobState, str]
     """Why named jobs in these states are not looked at."""
@@ -192,18 +192,20 @@ async def look(
     any_state: Traits | None = None,
     *,
     shown_as: JobState | None = None,
+    progress: Progress = lambda _: None,
 ) -> Seen:
     """What there is to do. `any_state`: what was asked for, if the state in `choice` was added to it. Raises DatabaseError.
 
     `shown_as`: the state in which named jobs were shown to the person who chose them; those in another one are left alone.
+    `progress` is told what was counted so far of jobs that are not named.
     """
     choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
     if shown_as is not None and action.only_as_seen:
         choices = [part for part in choices if part.traits.state == shown_as]
-    counts = [some for part in choices for some in await action.count(jobs, part.traits, part.ids)]
+    counts = [some for part in choices for some in await action.count(jobs, part.traits, part.ids, progress)]
     others: Counter[str] = Counter()
     if not counts and any_state is not None:
-        for some in await action.count(jobs, any_state, None):
+        for some in await action.count(jobs, any_state, None, lambda _: None):
             others[some.state] += some.jobs
     return Seen(counts, choices, others)
 
@@ -219,9 +221,9 @@ async def carry_out(
 ) -> Report:
     """Do it; `progress` is told of each chunk how many jobs it had. Raises DatabaseError; finished chunks stay done.
 
-    `enough`: whether to stop after a chunk; the report says that there may be more.
+    `enough`: whether to stop after a chunk; the report says that there may be more. `seen` may be `unseen`.
     """
-    if not seen.good and not choice.ids:
+    if seen.counts and not seen.good and not choice.ids:
         report = Report()
         for some in seen.counts:
             if some.obstacle in action.done_before:
@@ -230,6 +232,11 @@ async def carry_out(
                 report.left[OBSTACLES[str(some.obstacle)]] += some.jobs
         return report
     return await _handle_all(action, jobs, choice, seen, progress=progress, enough=enough)
+
+
+def unseen(choice: Choice) -> Seen:
+    """What there is to do, of jobs that a person saw counted before, and that need not be counted again."""
+    return Seen([], [choice], {})
 
 
 def warning_of(action: BulkAction, seen: Seen) -> str:

@@ -2,21 +2,29 @@
 
 They work with the daemon up or down; a running daemon finds jobs that came back with its scan. They never touch a job that is in
 flight. Bulk actions run in chunks, one transaction each, in the order of the ids: finished chunks stay done whatever happens
-later, and neither memory nor locks grow with the number of jobs.
+later, and neither memory nor locks grow with the number of jobs. They are counted in windows of ids, so that no statement reads
+all jobs.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from shardd.queue.database import Params, Record, Statements, first
 from shardd.queue.records import JobRow, WholeJob
+from shardd.queue.windows import Window
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CHUNK: Final = 2000
 """Jobs of one transaction of a bulk action, so that no row stays locked for long."""
+FIRST_WINDOW: Final = 20_000
+"""Ids of the first statement that counts: some milliseconds."""
+STEP: Final = 0.1
+"""Seconds that a later one may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +85,14 @@ class Unmovable:
     """Of messages that it sent."""
 
 
+Progress = Callable[[list[JobCount]], None]
+"""Is told what was counted so far."""
+
+
 class JobAdmin(Statements):
     """What an operator asks and does about jobs."""
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     async def newest(
         self, most: int, traits: Traits, *, unreadable: bool = False, address: str | None = None
@@ -107,25 +121,31 @@ class JobAdmin(Statements):
             found.update((row["id"], JobState(row["state"])) for row in rows)
         return found
 
-    async def count_retries(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+    async def count_retries(
+        self, traits: Traits, ids: Sequence[int] | None = None, progress: Progress = lambda _: None
+    ) -> list[JobCount]:
         """What `retry` would find, with the obstacles."""
-        return await self._count("count_retries", traits, ids)
+        return await self._count("count_retries", traits, ids, progress, live=False)
 
-    async def count_cancels(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+    async def count_cancels(
+        self, traits: Traits, ids: Sequence[int] | None = None, progress: Progress = lambda _: None
+    ) -> list[JobCount]:
         """What `cancel` would find, with the obstacles."""
-        return await self._count("count_cancels", traits, ids)
+        return await self._count("count_cancels", traits, ids, progress, live=True)
 
     def retry(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
         """Bring finished jobs back into the queue, chunk by chunk; sent ones are left out."""
-        return self._handle("retry_jobs", traits, ids, {})
+        return self._handle("retry_jobs", traits, ids, {}, live=False)
 
     def cancel(self, traits: Traits, why: str, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
         """End live jobs that are not in flight, chunk by chunk. `why` becomes their error."""
-        return self._handle("cancel_jobs", traits, ids, {"why": why})
+        return self._handle("cancel_jobs", traits, ids, {"why": why}, live=True)
 
-    async def count_decisions(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+    async def count_decisions(
+        self, traits: Traits, ids: Sequence[int] | None = None, progress: Progress = lambda _: None
+    ) -> list[JobCount]:
         """What `decide` would find."""
-        return await self._count("count_decisions", traits, ids)
+        return await self._count("count_decisions", traits, ids, progress, live=False)
 
     async def count_doubts(self) -> int:
         """How many jobs are in doubt."""
@@ -137,17 +157,19 @@ class JobAdmin(Statements):
         """Give jobs in doubt the outcome that a person found out, chunk by chunk; `by`: that person."""
         state = JOB_TRANSITIONS[JobState.IN_DOUBT]["decide_sent" if sent else "decide_not_sent"]
         more = {"decided": state.value, "words": "sent" if sent else "not sent", "decided_by": by}
-        return self._handle("decide_jobs", traits, ids, more)
+        return self._handle("decide_jobs", traits, ids, more, live=False)
 
-    async def count_revocations(self, traits: Traits, ids: Sequence[int] | None = None) -> list[JobCount]:
+    async def count_revocations(
+        self, traits: Traits, ids: Sequence[int] | None = None, progress: Progress = lambda _: None
+    ) -> list[JobCount]:
         """What `revoke` would find, with the obstacles."""
-        return await self._count("count_revocations", traits, ids)
+        return await self._count("count_revocations", traits, ids, progress, live=False)
 
     async def revoke(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
         """Add jobs that delete the messages of these for everyone, chunk by chunk, ahead of what waits."""
         if ids is None:
             ids = await self._database.column("jobs_to_revoke", {**asdict(traits), "ids": None})
-        async for chunk in self._handle("revoke_jobs", traits, ids, {}):
+        async for chunk in self._handle("revoke_jobs", traits, ids, {}, live=False):
             yield chunk
 
     async def cancel_all(self, traits: Traits, why: str) -> int:
@@ -174,33 +196,68 @@ class JobAdmin(Statements):
             changed += rows
         return changed
 
-    async def _count(self, name: str, traits: Traits, ids: Sequence[int] | None) -> list[JobCount]:
-        counts: dict[tuple[str, str, str | None, str | None], int] = {}
-        for chunk in _chunks(ids):
-            for count in await self._database.rows_for(JobCount, name, {**asdict(traits), "ids": chunk}):
-                key = (count.state, count.job_class, count.campaign, count.obstacle)
-                counts[key] = counts.get(key, 0) + count.jobs
-        return [JobCount(*key, jobs) for key, jobs in counts.items()]
+    async def _count(
+        self, name: str, traits: Traits, ids: Sequence[int] | None, progress: Progress, *, live: bool
+    ) -> list[JobCount]:
+        """`live`: whether live jobs are counted, or finished ones."""
+        counts: Counter[tuple[str, str, str | None, str | None]] = Counter()
+        found: list[JobCount] = []
+
+        async def add(params: Params) -> None:
+            for some in await self._database.rows_for(JobCount, name, {**asdict(traits), **params}):
+                counts[(some.state, some.job_class, some.campaign, some.obstacle)] += some.jobs
+            found[:] = [JobCount(*key, jobs) for key, jobs in counts.items()]
+
+        if ids is not None:
+            for chunk in _chunks(ids):
+                await add({"ids": chunk, "first": None, "last": None})
+            return found
+        low, last = await self._bounds(live=live)
+        window = Window(_first_window(traits, last - low + 1))
+        while low <= last:
+            began, high = self.clock(), min(last, low + window.size - 1)
+            await add({"ids": None, "first": low, "last": high})
+            progress(found)
+            low = high + 1
+            window.adapt(self.clock() - began, STEP)
+        return found
 
     async def _handle(
-        self, name: str, traits: Traits, ids: Sequence[int] | None, more: Params
+        self, name: str, traits: Traits, ids: Sequence[int] | None, more: Params, *, live: bool
     ) -> AsyncGenerator[list[JobResult]]:
-        for chunk in _chunks(ids):
-            after = 0
-            while True:
-                params = {**asdict(traits), **more, "ids": chunk, "after": after, "most": CHUNK}
-                handled = await self._database.rows_for(JobResult, name, params)
-                if handled:
-                    yield handled
-                    after = handled[-1].id
-                if len(handled) < CHUNK:
-                    break
+        """What became of the jobs of each statement; of some, nothing was to be done."""
+
+        async def handle(params: Params) -> list[JobResult]:
+            return await self._database.rows_for(JobResult, name, {**asdict(traits), **more, **params, "most": CHUNK})
+
+        if ids is not None:
+            for chunk in _chunks(ids):
+                yield await handle({"ids": chunk, "after": 0, "last": None})
+            return
+        low, last = await self._bounds(live=live)
+        window = Window(_first_window(traits, last - low + 1))
+        while low <= last:
+            began, high = self.clock(), min(last, low + window.size - 1)
+            handled = await handle({"ids": None, "after": low - 1, "last": high})
+            yield handled
+            if len(handled) == CHUNK:
+                low = handled[-1].id + 1
+            else:
+                low = high + 1
+                window.adapt(self.clock() - began, STEP)
+
+    async def _bounds(self, *, live: bool) -> tuple[int, int]:
+        """The first and the last id of live, or of finished jobs; without any, the first is after the last."""
+        (bounds,) = await self._database.rows(Record, "bounds_of_jobs")
+        what = "live" if live else "finished"
+        return (1, 0) if bounds[f"first_{what}"] is None else (bounds[f"first_{what}"], bounds[f"last_{what}"])
 
 
-def _chunks(ids: Sequence[int] | None) -> Iterator[list[int] | None]:
-    """The ids in chunks; once None when jobs are not asked for by id."""
-    if ids is None:
-        yield None
-        return
+def _first_window(traits: Traits, ids: int) -> int:
+    """Everything, where an index has what is asked for."""
+    return max(1, ids) if traits.reference is not None else FIRST_WINDOW
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:
     for start in range(0, len(ids), CHUNK):
         yield list(ids[start : start + CHUNK])

@@ -22,13 +22,14 @@ from shardd.dashboard.job_acts import (
     recorded_as,
 )
 from shardd.dashboard.job_rows import rows_of
+from shardd.dashboard.looks import Look, Looks
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.phone_numbers import parse_recipient
-from shardd.queue.bulk_actions import Choice, look, meant_by, question_of, warning_of
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.bulk_actions import meant_by, question_of, warning_of
+from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.trait_names import check_names
 from shardd.states import JobState
@@ -36,6 +37,10 @@ from shardd.words import count
 
 MOST: Final = 100
 """Jobs of one page."""
+PATIENCE: Final = 0.05
+"""Seconds for which a page waits for the numbers of what an act would do; then it shows how far the count is, and asks again."""
+LONGER: Final = 1.0
+"""Seconds for which it waits when it asks again."""
 TITLES: Final = {
     RETRY_NAME: "Retry jobs",
     CANCEL_NAME: "Cancel jobs",
@@ -47,7 +52,7 @@ TITLES: Final = {
 
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
-    search = JobSearch(site.database)
+    search, looks = JobSearch(site.database), Looks(site.database)
 
     async def jobs(request: web.Request, sign_in: SignIn) -> web.Response:
         question, given = await _read(site, request.query)
@@ -83,25 +88,39 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def plan(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
-        action = action_of(name, sign_in)
-        seen = await look(action, JobAdmin(site.database), Choice(None, traits))
-        if not seen.counts:
-            await check_names(site.database, traits)
-        good = sum(some.jobs for some in seen.good)
         given = given_of(traits)
         return site.page(
             "jobs-plan.html",
             sign_in,
             title=TITLES[name],
-            counts=counts_of(seen),
-            good=good,
-            button=f"{TITLES[name].removesuffix(' jobs')}: {count(good, 'job')}",
-            question=" ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
-            warning=warning_of(action, seen),
-            act=_plan_link(name, given),
             back=fields.link("/jobs", given),
             filters={key.replace("_", " "): value for key, value in given.items() if value},
+            **await planned(sign_in, name, traits, looks.begin(action_of(name, sign_in), traits), PATIENCE),
         )
+
+    async def plan_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
+        name, traits = _planned(request, sign_in)
+        begun = looks.of(request.match_info["look"]) or looks.begin(action_of(name, sign_in), traits)
+        return site.page("jobs-planned.html", sign_in, **await planned(sign_in, name, traits, begun, LONGER))
+
+    async def planned(sign_in: SignIn, name: str, traits: Traits, begun: Look, patience: float) -> dict[str, Any]:
+        """What there is to do, or how much of it was counted so far."""
+        given, action = given_of(traits), action_of(name, sign_in)
+        seen = await begun.wait(patience)
+        if seen is None:
+            return {"so_far": begun.jobs, "again": fields.link(f"/jobs/all/{name}/{begun.key}", given)}
+        if not seen.counts:
+            await check_names(site.database, traits)
+        good = sum(some.jobs for some in seen.good)
+        return {
+            "so_far": None,
+            "counts": counts_of(seen),
+            "good": good,
+            "button": f"{TITLES[name].removesuffix(' jobs')}: {count(good, 'job')}",
+            "question": " ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
+            "warning": warning_of(action, seen),
+            "act": _plan_link(name, given),
+        }
 
     async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
         return await act_on_traits(site, sign_in, *_planned(request, sign_in))
@@ -110,6 +129,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.get("/jobs", site.signed_in(jobs)),
         web.get("/jobs/more", site.signed_in(more)),
         web.get("/jobs/all/{act}", site.signed_in(plan, operate=True)),
+        web.get("/jobs/all/{act}/{look}", site.signed_in(plan_goes_on, operate=True)),
         web.post("/jobs/all/{act}", site.signed_in(carry_out, act=recorded_as)),
     ]
 

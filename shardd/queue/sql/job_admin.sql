@@ -11,6 +11,10 @@
    AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
    AND (%(reference)s::text IS NULL OR reference = %(reference)s);
 
+-- name: id_window
+-- The ids that one of several statements looks at; NULL: no bound.
+(%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
+
 -- name: live_jobs
 -- The queue, with its jobs' states in words.
 SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
@@ -22,7 +26,7 @@ FROM (SELECT * FROM (${live_jobs}) every
                WHERE coalesce(%(state)s::text IN (${live}), true) AND NOT %(unreadable)s) j
          WHERE ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
            AND (%(address)s::text IS NULL OR address = %(address)s)
-           AND (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
+           AND ${id_window};
 
 -- name: found_finished
 -- The finished jobs that an operator's question finds. Where the state is that of a live one, the table is not read.
@@ -31,7 +35,7 @@ FROM shardd.archive
            AND ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
            AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL)
            AND (%(address)s::text IS NULL OR address = %(address)s)
-           AND (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
+           AND ${id_window};
 
 -- name: list_jobs
 -- Jobs with ids from `first` to `last`, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt;
@@ -92,19 +96,19 @@ RETURNING id;
 SELECT id, state FROM shardd.all_outcomes WHERE id = ANY (%(ids)s::bigint[]);
 
 -- name: count_retries
--- How many finished jobs could be brought back, and the obstacles of the others.
+-- How many finished jobs of a window could be brought back, and the obstacles of the others.
 SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
   FROM shardd.retries
- WHERE ${job_filter}
+ WHERE ${job_filter} AND ${id_window}
  GROUP BY state, class, campaign, obstacle;
 
 -- name: retry_jobs
--- Looks at up to `most` finished jobs after the id `after`, and brings those without an obstacle back into the queue. Returns every job
+-- Looks at up to `most` finished jobs after the id `after`, up to `last`, and brings those without an obstacle back into the queue. Returns every job
 -- that it looked at: `done`, its obstacle, or why the table's trigger refused it.
 WITH picked AS MATERIALIZED (
     SELECT id, state, obstacle
       FROM shardd.retries
-     WHERE id > %(after)s
+     WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s)
        AND ${job_filter}
      ORDER BY id LIMIT %(most)s
 ), tried AS MATERIALIZED (
@@ -114,19 +118,19 @@ SELECT p.id, p.state, p.obstacle, t.job IS NOT NULL AND t.refusal IS NULL AS don
   FROM picked p LEFT JOIN tried t ON t.job = p.id ORDER BY p.id;
 
 -- name: count_cancels
--- How many live jobs there are; `sending` ones cannot be cancelled.
+-- How many live jobs of a window there are; `sending` ones cannot be cancelled.
 SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle, count(*) AS jobs
   FROM (${live_jobs}) j
- WHERE ${job_filter}
+ WHERE ${job_filter} AND ${id_window}
  GROUP BY j.state, j.class, j.campaign;
 
 -- name: cancel_jobs
--- Looks at up to `most` live jobs after the id `after`, and ends those that are not in flight. Returns every job that it looked at:
+-- Looks at up to `most` live jobs after the id `after`, up to `last`, and ends those that are not in flight. Returns every job that it looked at:
 -- `done`, or its obstacle.
 WITH picked AS MATERIALIZED (
     SELECT j.id, j.state, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle
       FROM (${live_jobs}) j
-     WHERE j.id > %(after)s
+     WHERE j.id > %(after)s AND (%(last)s::bigint IS NULL OR j.id <= %(last)s)
        AND ${job_filter}
      ORDER BY j.id LIMIT %(most)s
 ), gone AS (
@@ -135,19 +139,19 @@ WITH picked AS MATERIALIZED (
 SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JOIN gone g ON g.id = p.id ORDER BY p.id;
 
 -- name: count_decisions
--- How many jobs a person may decide, because they are in doubt.
+-- How many jobs of a window a person may decide, because they are in doubt.
 SELECT state, class AS job_class, campaign, NULL::text AS obstacle, count(*) AS jobs
   FROM shardd.archive
- WHERE state IN (${decidable}) AND ${job_filter}
+ WHERE state IN (${decidable}) AND ${job_filter} AND ${id_window}
  GROUP BY state, class, campaign;
 
 -- name: decide_jobs
--- Gives up to `most` jobs in doubt after the id `after` the outcome that a person found out: `decided` is the state, and `words` says it.
+-- Gives up to `most` jobs in doubt after the id `after`, up to `last`, the outcome that a person found out: `decided` is the state, and `words` says it.
 -- Who decided, when, and the error before become the error. Returns every job that it looked at, and whether it is `done`: no journal or
 -- report was faster.
 WITH picked AS MATERIALIZED (
     SELECT id, state, settled_at FROM shardd.archive
-     WHERE id > %(after)s AND state IN (${decidable}) AND ${job_filter}
+     WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s) AND state IN (${decidable}) AND ${job_filter}
      ORDER BY id LIMIT %(most)s
 ), decided AS (
     UPDATE shardd.archive a
@@ -163,10 +167,10 @@ SELECT p.id, p.state, NULL::text AS obstacle, d.id IS NOT NULL AS done
   FROM picked p LEFT JOIN decided d ON d.id = p.id ORDER BY p.id;
 
 -- name: count_revocations
--- How many messages could be deleted, and what keeps the others from it.
+-- How many messages of a window could be deleted, and what keeps the others from it.
 SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
   FROM shardd.revocable
- WHERE ${job_filter}
+ WHERE ${job_filter} AND ${id_window}
  GROUP BY state, class, campaign, obstacle;
 
 -- name: jobs_to_revoke

@@ -16,6 +16,7 @@ from shardd.queue.job_admin import JobAdmin, JobResult, Traits
 from shardd.queue.jobs import Jobs
 from shardd.states import JOB_TRANSITIONS, JobState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, row_of, states, take_epoch
+from tests.support.statements import SteppingClock
 
 FAILED = Traits(state=JobState.FAILED)
 
@@ -115,6 +116,30 @@ async def test_many_jobs_go_in_chunks(
     traits = Traits(device_ids=["a"], state=JobState.CANCELLED)
     assert sorted(done(await retry(admin, traits, ids))) == mine
     assert sum(pile.jobs for pile in await admin.count_cancels(Traits(), mine)) == 35
+
+
+async def test_many_jobs_are_looked_at_in_windows_of_ids(
+    owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_admin, "FIRST_WINDOW", 9)
+    monkeypatch.setattr(job_admin, "CHUNK", 4)
+    monkeypatch.setattr(JobAdmin, "clock", SteppingClock(job_admin.STEP / 1.6))  # so slow that windows grow little
+    devices = "aaaaaabbaaaaaaaaaabbbbbbbbbbbbbbbbbbbbbbbbbbaabbbbbbaaaaaabb"
+    ids = [insert_jobs(owner, name)[0] for name in devices]
+    mine = [number for number, name in zip(ids, devices, strict=True) if name == "a"]
+    so_far: list[int] = []
+    counts = await admin.count_cancels(
+        Traits(device_ids=["a"]), None, lambda found: so_far.append(sum(some.jobs for some in found))
+    )
+    assert sum(some.jobs for some in counts) == so_far[-1] == len(mine)
+    assert so_far == sorted(so_far)
+    assert len(so_far) > 3
+    sizes = [len(handled) async for handled in admin.cancel(Traits(device_ids=["a"]), "test")]
+    assert max(sizes) == 4
+    assert 0 in sizes, "some windows have none"
+    assert [number for number, state in states(dsn).items() if state == "cancelled"] == mine
+    assert sum(some.jobs for some in await admin.count_retries(Traits(state=JobState.CANCELLED))) == len(mine)
+    assert done(await retry(admin, Traits(state=JobState.CANCELLED))) == mine
 
 
 async def test_counting_changes_nothing(owner: psycopg.Connection[Any], admin: JobAdmin, dsn: str) -> None:
