@@ -17,7 +17,6 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
 from shardd.queue.webhooks import (
-    COUNT_MOST,
     FAILURES_KEPT,
     NOT_CONFIGURED,
     FailureRow,
@@ -44,7 +43,7 @@ class _Webhook:
         return Text() if self.row is None else number_text(getattr(self.row, name), style)
 
     def behind(self) -> Text | str:
-        return f"{COUNT_MOST:,}+" if self.row is not None and self.row.behind > COUNT_MOST else self.cell("behind")
+        return self.row.behind_words if self.row is not None and self.row.more_behind else self.cell("behind")
 
     def error(self) -> str:
         if self.row is None or not self.row.error:
@@ -98,9 +97,10 @@ def webhook_group() -> None:
 def list_(as_json: bool, config: Config) -> None:
     """List webhooks, their state and last error.
 
-    `behind` is the number of events that wait for a webhook; `set aside` that of events that its receiver rejected for good.
+    `behind` is the number of events that wait for a webhook, with a + if it may be more; `set aside` that of events that its
+    receiver rejected for good.
     """
-    found = with_database(config, lambda database: WebhookAdmin(database).all(COUNT_MOST + 1))
+    found = with_database(config, lambda database: WebhookAdmin(database).all())
     rows = {row.name: row for row in found}
     names = sorted(rows.keys() | config.webhooks.keys())
     webhooks = [

@@ -18,8 +18,8 @@ from shardd.queue.values import arrays
 
 FAILURES_KEPT = 1000
 """Of each webhook."""
-COUNT_MOST = 100_000
-"""Waiting events of a webhook that people are told exactly."""
+AMONG = 20_000
+"""Events among which those are counted that wait for a webhook: some milliseconds."""
 NOT_CONFIGURED = "not configured"
 
 EventPosition = tuple[int, int]
@@ -95,7 +95,14 @@ class WebhookRow:
     disabled_at: datetime | None
     behind: int
     behind_since: datetime | None
+    more_behind: bool
+    """Whether more events follow than were looked at, so that `behind` is the least."""
     set_aside: int
+
+    @property
+    def behind_words(self) -> str:
+        """How many events wait."""
+        return f"{self.behind:,}{'+' if self.more_behind else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +237,9 @@ def _event(
 class WebhookAdmin(Statements):
     """What an operator asks and does about webhooks."""
 
-    async def all(self, count_most: int) -> list[WebhookRow]:
-        """Every webhook; waiting events are counted up to `count_most`."""
-        return await self._database.rows(WebhookRow, "list_webhooks", {"most": count_most})
+    async def all(self, among: int = AMONG) -> list[WebhookRow]:
+        """Every webhook; waiting events are counted among the next ones of the outbox."""
+        return await self._database.rows(WebhookRow, "list_webhooks", {"among": among})
 
     async def failing(self, failures: int) -> list[FailingWebhook]:
         """Those that are disabled, or have failed so many times in a row, whichever node delivers for them."""

@@ -28,7 +28,7 @@ from shardd.queue.device_search import DeviceQuestion, DeviceSearch
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.opt_outs import OptOutAdmin
 from shardd.queue.unknown_device import unknown_device
-from shardd.queue.webhooks import COUNT_MOST, WebhookAdmin, state_of, webhook_json
+from shardd.queue.webhooks import WebhookAdmin, state_of, webhook_json
 from shardd.supervisor.cluster.node_shares import look, sharing_as_json
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_json import device_json, outlook_json
@@ -140,7 +140,7 @@ class LookCalls:
     async def webhooks(self, _: Call) -> Any:
         """As `shardd webhook list`."""
         configured = (await self._settings()).node.webhooks
-        rows = {row.name: row for row in await WebhookAdmin(self._site.database).all(COUNT_MOST + 1)}
+        rows = {row.name: row for row in await WebhookAdmin(self._site.database).all()}
         found = []
         for name in sorted({*rows, *configured}):
             row = rows.get(name)

@@ -15,8 +15,6 @@ from shardd.errors import UsageError
 from shardd.queue.webhooks import WebhookAdmin, WebhookRow, state_of
 from shardd.words import count
 
-COUNT_MOST: Final = 10_000
-"""Waiting events that are counted exactly."""
 MOST: Final = 200
 """Events that are listed of those that were set aside."""
 PATIENCE: Final = 1.0
@@ -30,7 +28,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
     async def all_of_them(_: str = "") -> list[tuple[str, str, WebhookRow | None]]:
         """(name, state, row) of those in the config and those in the database."""
-        rows = {row.name: row for row in await admin.all(COUNT_MOST + 1)}
+        rows = {row.name: row for row in await admin.all()}
         configured = (await site.supervisor.settings()).node.webhooks
         names = sorted(rows.keys() | set(configured))
         return [(name, state_of(rows.get(name), configured=name in configured), rows.get(name)) for name in names]
@@ -41,7 +39,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         answer = await kept.wait("", patience)
         if answer is None:
             return site.render("webhooks-rows.html", None, webhooks=None, error=None)
-        return site.render("webhooks-rows.html", None, webhooks=answer.value, error=answer.error, most=COUNT_MOST)
+        return site.render("webhooks-rows.html", None, webhooks=answer.value, error=answer.error)
 
     live.part(LIVE, rows)
 
@@ -56,9 +54,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         if row is None:
             why = "it has not begun yet: the running shardd has not read this config" if state else "there is none"
             return site.sorry(sign_in, 404, f"Webhook {name}: {why}.")
-        return site.page(
-            "webhook.html", sign_in, webhook=row, state=state, failures=failures, shown=MOST, most=COUNT_MOST
-        )
+        return site.page("webhook.html", sign_in, webhook=row, state=state, failures=failures, shown=MOST)
 
     async def retry(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["webhook"]

@@ -79,17 +79,18 @@ WITH asked AS (
 SELECT (SELECT count(*) FROM again) AS again, shardd.announce('shardd_webhooks', name) FROM asked;
 
 -- name: list_webhooks
--- Every webhook that ever delivered, with the number of waiting events of its kinds (counted up to `most`), the time of the oldest, and the
--- number of failures.
+-- Every webhook that ever delivered, with the number of waiting events of its kinds among the next `among` of the outbox (`more_behind`:
+-- it has more, among which others may wait), the time of the oldest, and the number of failures.
 SELECT w.name, w.kinds, CASE WHEN w.expires_at > now() THEN w.node END AS node, w.delivered, w.dropped, w.missed, w.delivered_at,
        w.failing_since, w.failures, w.next_at, w.error, w.disabled_at, waiting.events AS behind, waiting.oldest AS behind_since,
+       waiting.seen = %(among)s AS more_behind,
        (SELECT count(*) FROM shardd.webhook_failures f WHERE f.name = w.name) AS set_aside
   FROM shardd.webhook_cursors w
-  CROSS JOIN LATERAL (SELECT shardd.kind_patterns(w.kinds) AS patterns) p
+  CROSS JOIN LATERAL (SELECT shardd.kind_patterns(w.kinds) AS patterns OFFSET 0) p
   CROSS JOIN LATERAL (
-      SELECT count(*) AS events, min(at) AS oldest
-        FROM (SELECT at FROM shardd.outbox o WHERE (o.xid, o.id) > (w.xid, w.id) AND o.kind LIKE ANY (p.patterns)
-               ORDER BY o.xid, o.id LIMIT %(most)s) next
+      SELECT count(*) AS seen, count(*) FILTER (WHERE next.kind LIKE ANY (p.patterns)) AS events,
+             min(next.at) FILTER (WHERE next.kind LIKE ANY (p.patterns)) AS oldest
+        FROM (SELECT o.at, o.kind FROM shardd.outbox o WHERE (o.xid, o.id) > (w.xid, w.id) ORDER BY o.xid, o.id LIMIT %(among)s) next
   ) waiting
  ORDER BY w.name;
 

@@ -56,7 +56,7 @@ class Node:
         """Until the rows fulfil a condition."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            rows = await WebhookAdmin(self.database).all(1000)
+            rows = await WebhookAdmin(self.database).all()
             if true(rows):
                 return {row.name: row for row in rows}
             assert time.monotonic() < deadline, f"never came true: {rows}"
@@ -389,7 +389,7 @@ async def test_who_lost_its_hold_saves_nothing(node: Node, database: Database) -
     assert await node.store.save("crm", newer.epoch, far) == (0, 0)
     # The answer of a save may be lost.
     assert await node.store.save("crm", newer.epoch, far) == (0, 0)
-    (row,) = await WebhookAdmin(database).all(1000)
+    (row,) = await WebhookAdmin(database).all()
     assert row.delivered == 1
     stranger = WebhookStore(database, incarnation=uuid4(), ttl=30.0)
     assert await stranger.take("crm", ["*"], "x") is None, "an incarnation that is not registered"
