@@ -68,9 +68,9 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     await database.pool.open()
     sending = _database(setup, "api", min_size=0)
     await sending.pool.open()
-    api = Api(site, sending)
     live = Live(database, _listening(setup), site.sign_ins.lasts)
     numbers = CampaignNumbers(database, site.supervisor)
+    api = Api(site, sending, numbers)
     linking = Linking(setup.sessions, database, lambda: _database(setup, "pairing", patience=PAIRING_TIMEOUT))
 
     def configure(setup: DashboardSetup) -> None:

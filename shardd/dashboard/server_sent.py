@@ -17,7 +17,12 @@ def stream_of_events() -> web.StreamResponse:
     return web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
 
 
-def as_event(name: str, html: str) -> bytes:
-    """An event with a part of a page."""
-    lines = "".join(f"data: {line}\n" for line in html.splitlines()) or "data:\n"
+def as_event(name: str, data: str) -> bytes:
+    """An event, such as one with a part of a page."""
+    lines = "".join(f"data: {line}\n" for line in data.splitlines()) or "data:\n"
     return f"event: {name}\n{lines}\n".encode()
+
+
+def at_position(position: str) -> bytes:
+    """Where a client goes on that connects again; it stands before an event, or alone."""
+    return f"id: {position}\n".encode()

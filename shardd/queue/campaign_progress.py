@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
@@ -59,6 +59,17 @@ class Progress:
             return ""
         without_held = " for those that are not held back" if self.held_back else ""
         return f"about {span(self.seconds_left)} at this rate{without_held}"
+
+
+def campaign_json(details: CampaignDetails, progress: Progress) -> dict[str, Any]:
+    """A campaign with its progress, devices and pools, for programs."""
+    return {
+        **asdict(details.row),
+        "progress": asdict(progress) | {"percent": round(progress.percent, 2)},
+        "devices": details.shares,
+        "pools": details.pools,
+        "revocations": details.revocations,
+    }
 
 
 def progress_of(details: CampaignDetails, now: datetime) -> Progress:

@@ -126,6 +126,12 @@ class Sending:
             (end, *(one for one in (after,) if one), *(event.position for event in found)), key=as_numbers
         )
 
+    async def end(self) -> str:
+        """The position after every event that can be read now."""
+        async with self._transaction() as connection:
+            (end,) = await column_of(connection, self._database.queries["events_end"])
+        return str(end)
+
     async def _rows(self, make: type[Row], name: str, params: Mapping[str, Any]) -> list[Row]:
         async with self._transaction() as connection:
             return await rows_of(connection, make, self._database.queries[name], params)

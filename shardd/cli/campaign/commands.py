@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -42,7 +41,7 @@ from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
 from shardd.errors import UsageError
 from shardd.queue.bulk_actions import REVOKE, Choice
-from shardd.queue.campaign_progress import Progress, progress_of
+from shardd.queue.campaign_progress import Progress, campaign_json, progress_of
 from shardd.queue.campaigns import (
     FINAL,
     CampaignAdmin,
@@ -182,15 +181,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
         raise unknown("campaign", campaign)
     progress = progress_of(details, datetime.now(UTC))
     if as_json:
-        print_json(
-            {
-                **dataclasses.asdict(details.row),
-                "progress": dataclasses.asdict(progress) | {"percent": round(progress.percent, 2)},
-                "devices": details.shares,
-                "pools": details.pools,
-                "revocations": details.revocations,
-            }
-        )
+        print_json(campaign_json(details, progress))
     else:
         _show(details, progress)
 

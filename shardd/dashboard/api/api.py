@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from shardd.dashboard.api.document import document_of
-from shardd.dashboard.api.events import EventCalls
+from shardd.dashboard.api.event_stream import EventStreams
+from shardd.dashboard.api.events import EventCalls, EventWaits
 from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.jobs import JobCalls
 from shardd.dashboard.api.looking import LookCalls
@@ -17,6 +18,7 @@ from shardd.dashboard.api.operating import OperateCalls
 from shardd.dashboard.api.operations import ALL, Call, Operation
 from shardd.dashboard.api.problems import KINDS, NO_SUCH, ProblemError
 from shardd.dashboard.api.serving import routes
+from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.queue.api_tokens import ApiTokens
 from shardd.queue.database import Database
@@ -25,12 +27,14 @@ from shardd.queue.database import Database
 class Api:
     """The room of programs in the dashboard's process."""
 
-    def __init__(self, site: Site, sending: Database) -> None:
+    def __init__(self, site: Site, sending: Database, numbers: CampaignNumbers) -> None:
         """`sending`: connections for tokens that send, so that they never use up those of the pages."""
         self._guard = Guard(ApiTokens(site.database), site.address_of)
-        self._events = EventCalls(sending, self._guard)
+        self._waiting = EventWaits(sending)
+        self._events = EventCalls(sending, self._guard, self._waiting)
+        self._streams = EventStreams(sending, self._guard, self._waiting)
         self._jobs = JobCalls(site.database, sending)
-        self._looking = LookCalls(site)
+        self._looking = LookCalls(site, numbers)
         self._operating = OperateCalls(site, self._looking)
         self._site = site
 
@@ -40,6 +44,7 @@ class Api:
         return [
             *self._jobs.operations(),
             *self._events.operations(),
+            *self._streams.operations(),
             *self._looking.operations(),
             *self._operating.operations(),
             *self._about_itself(),
@@ -56,7 +61,7 @@ class Api:
 
     async def close(self) -> None:
         """End what runs by itself."""
-        await self._events.close()
+        await self._waiting.close()
 
     def _about_itself(self) -> list[Operation]:
         return [

@@ -11,10 +11,9 @@ import msgspec
 
 from shardd import __version__
 from shardd.dashboard.api.models import Problem
-from shardd.dashboard.api.operations import ROOT, Operation
+from shardd.dashboard.api.operations import JSON, ROOT, Operation
 from shardd.dashboard.api.problems import ALWAYS, KINDS, MEDIA, MEDIA_TYPE, METHOD, Kind
 
-JSON: Final = "application/json"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PATH_PARTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "job": ("The id of a job.", {"type": "integer", "format": "int64", "minimum": 0}),
@@ -68,7 +67,7 @@ def _answers_of(one: Operation) -> tuple[Any, ...]:
 def _operation(one: Operation, schema_of: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
     answers = [schema_of[kind] for kind in _answers_of(one)]
     answer = answers[0] if len(answers) == 1 else {"anyOf": answers}
-    content = {JSON: {"schema": answer}}
+    content = {one.media: {"schema": answer}}
     responses: dict[str, Any] = {str(one.status): {"description": one.summary + ".", "content": content}}
     responses |= {str(status): {"description": when, "content": content} for status, when in one.also.items()}
     by_status: dict[int, list[Kind]] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 import msgspec
@@ -28,6 +30,7 @@ WAITING: Final = 64
 """Requests that may wait at a time: they keep their connections, and the pages need some, too."""
 WAITING_OF_ONE: Final = 8
 """Those of one token."""
+POSITION: Final = "^[0-9]{1,18}-[0-9]{1,18}$"
 EVERY: Final = 0.5
 """Seconds between looks at the end of the outbox, one for all who wait, and none when nobody does."""
 
@@ -35,23 +38,84 @@ EVERY: Final = 0.5
 class After(msgspec.Struct, forbid_unknown_fields=True):
     """Which events."""
 
-    after: Annotated[str, Meta(pattern="^[0-9]{1,18}-[0-9]{1,18}$")] | None = None
+    after: Annotated[str, Meta(pattern=POSITION)] | None = None
     kinds: list[str] | None = None
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
     wait: Annotated[int, Meta(ge=0, le=LONGEST)] = 0
 
 
-class EventCalls:
-    """Events for programs."""
+class EventWaits:
+    """Requests that wait for events: how many there are, and one look at the end of the outbox for all."""
 
-    def __init__(self, database: Database, guard: Guard) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._guard = guard
         self._waiting: Counter[str] = Counter()
         """By the name of the token."""
         self._last: str | None = None
         self._changed = asyncio.Condition()
         self._watch: asyncio.Task[None] | None = None
+        self.closed = False
+
+    @contextmanager
+    def one_more(self, name: str) -> Iterator[None]:
+        """A request with the token of this name waits. Raises ProblemError when no more may."""
+        if self._waiting[name] >= WAITING_OF_ONE:
+            words = f"{WAITING_OF_ONE} requests with token {name} wait for events already: ask when one has its answer"
+        elif self._waiting.total() >= WAITING:
+            words = f"{WAITING} requests wait for events already: ask again"
+        else:
+            words = ""
+        if words:
+            raise ProblemError(TOO_MANY, f"{words}, or without wait")
+        self._waiting[name] += 1
+        try:
+            yield
+        finally:
+            self._waiting[name] -= 1
+            self._waiting += Counter()  # without those that have none
+
+    async def newer_than(self, position: str, deadline: float) -> bool:
+        """Wait for an event after a position; whether there is one before the deadline."""
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look())
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
+                while not self.closed and (self._last is None or as_numbers(self._last) <= as_numbers(position)):
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return not self.closed
+
+    async def close(self) -> None:
+        """Let nobody wait any more."""
+        self.closed = True
+        async with self._changed:
+            self._changed.notify_all()
+        if self._watch is not None:
+            await end_tasks([self._watch])
+
+    async def _look(self) -> None:
+        """Where the outbox ends, while somebody waits."""
+        while self._waiting:
+            try:
+                last = await self._database.value("last_event")
+            except DatabaseError:
+                last = None  # those who wait find out what is wrong when they ask themselves
+            if last is not None and last != self._last:
+                async with self._changed:
+                    self._last = last
+                    self._changed.notify_all()
+            await asyncio.sleep(EVERY)
+        self._last = None
+
+
+class EventCalls:
+    """Events for programs."""
+
+    def __init__(self, database: Database, guard: Guard, waiting: EventWaits) -> None:
+        self._database = database
+        self._guard = guard
+        self._waiting = waiting
 
     def operations(self) -> list[Operation]:
         """See the module."""
@@ -75,66 +139,25 @@ class EventCalls:
     async def read(self, call: Call) -> dict[str, object]:
         """The next ones."""
         asked: After = call.query
-        kinds = None if asked.kinds is None else [_kind(one) for one in asked.kinds]
+        kinds = read_kinds(asked.kinds)
         sending = Sending(self._database, call.caller.token.role)
         found, position = await sending.events(asked.after, asked.limit, kinds)
         if found or not asked.wait:
             return {"events": found, "position": position}
-        deadline, name = time.monotonic() + asked.wait, call.caller.user
-        self._check_waiting(name)
-        self._waiting[name] += 1
-        try:
-            while not found and await self._newer_than(position, deadline):
+        deadline = time.monotonic() + asked.wait
+        with self._waiting.one_more(call.caller.user):
+            while not found and await self._waiting.newer_than(position, deadline):
                 if not await self._guard.is_still_good(call.request):
                     raise ProblemError(BAD_TOKEN, "the token was removed, or has expired, while this request waited")
                 found, position = await sending.events(position, asked.limit, kinds)
                 if not found:
                     await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others
-        finally:
-            self._waiting[name] -= 1
-            self._waiting += Counter()  # without those that have none
         return {"events": found, "position": position}
 
-    async def close(self) -> None:
-        """End the watch."""
-        if self._watch is not None:
-            await end_tasks([self._watch])
 
-    def _check_waiting(self, name: str) -> None:
-        """Raises ProblemError when no more requests of this token may wait."""
-        if self._waiting[name] >= WAITING_OF_ONE:
-            words = f"{WAITING_OF_ONE} requests with token {name} wait for events already: ask when one has its answer"
-        elif self._waiting.total() >= WAITING:
-            words = f"{WAITING} requests wait for events already: ask again"
-        else:
-            return
-        raise ProblemError(TOO_MANY, f"{words}, or without wait")
-
-    async def _newer_than(self, position: str, deadline: float) -> bool:
-        """Wait for an event after a position; whether there is one before the deadline."""
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._look())
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
-                while self._last is None or as_numbers(self._last) <= as_numbers(position):
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _look(self) -> None:
-        """Where the outbox ends, while somebody waits."""
-        while self._waiting:
-            try:
-                last = await self._database.value("last_event")
-            except DatabaseError:
-                last = None  # those who wait find out what is wrong when they ask themselves
-            if last is not None and last != self._last:
-                async with self._changed:
-                    self._last = last
-                    self._changed.notify_all()
-            await asyncio.sleep(EVERY)
-        self._last = None
+def read_kinds(given: Sequence[str] | None) -> list[str] | None:
+    """Patterns of kinds; None: all. Raises ProblemError."""
+    return None if given is None else [_kind(one) for one in given]
 
 
 def _kind(text: str) -> str:

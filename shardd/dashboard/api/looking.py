@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from msgspec import Meta
 from shardd.config import TRANSPORTS
 from shardd.dashboard.api.models import (
     Campaign,
+    CampaignProgress,
     Campaigns,
     DeviceDetails,
     Devices,
@@ -19,10 +21,12 @@ from shardd.dashboard.api.models import (
     Webhooks,
 )
 from shardd.dashboard.api.operations import LOOK, Call, Nothing, Operation
-from shardd.dashboard.api.problems import NO_SUCH, SUPERVISOR, Kind, ProblemError
+from shardd.dashboard.api.problems import COUNTING, NO_SUCH, SUPERVISOR, Kind, ProblemError
+from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
+from shardd.queue.campaign_progress import campaign_json, progress_of
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.device_search import DeviceQuestion, DeviceSearch
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
@@ -37,6 +41,8 @@ from shardd.supervisor.scheduling.outlook_words import Outlook, estimate
 from shardd.supervisor.status import Status
 
 MOST: Final = 1000
+COUNTS: Final = 20.0
+"""Seconds that an answer waits for the first count."""
 Limit = Annotated[int, Meta(ge=1, le=MOST)]
 ShownState: Final[Any] = Literal[SHOWN_STATES]
 Transport: Final[Any] = Literal[tuple(sorted(TRANSPORTS))]
@@ -71,8 +77,9 @@ class OptOutFilter(msgspec.Struct, forbid_unknown_fields=True):
 class LookCalls:
     """What is asked by those who look."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, numbers: CampaignNumbers) -> None:
         self._site = site
+        self._numbers = numbers
 
     def operations(self) -> list[Operation]:
         """See the module."""
@@ -83,6 +90,16 @@ class LookCalls:
             _looking("/devices/{device}", self.device, DeviceDetails, "Show a device", NO_SUCH, SUPERVISOR),
             _looking("/campaigns", self.campaigns, Campaigns, "List campaigns", query=CampaignFilter),
             _looking("/campaigns/{campaign}", self.campaign, Campaign, "Show a campaign", NO_SUCH),
+            _looking(
+                "/campaigns/{campaign}/progress",
+                self.progress,
+                CampaignProgress,
+                "Show a campaign's progress",
+                NO_SUCH,
+                COUNTING,
+                about="Its jobs are counted in the background, at most for a hundredth of the time, and the numbers moved by "
+                "events in between, while somebody looks at the pages.",
+            ),
             _looking("/webhooks", self.webhooks, Webhooks, "List webhooks", SUPERVISOR),
             _looking("/opt-outs", self.opt_outs, OptOuts, "List opt-outs", query=OptOutFilter),
         ]
@@ -133,9 +150,21 @@ class LookCalls:
         name = call.path("campaign")
         for campaign in await CampaignAdmin(self._site.database).find([name]):
             return campaign
-        raise ProblemError(
-            NO_SUCH, f"campaign {name} is unknown; the others: shardd campaign list", field="campaign", value=name
-        )
+        raise _no_campaign(name)
+
+    async def progress(self, call: Call) -> Any:
+        """As `shardd campaign show`."""
+        name = call.path("campaign")
+        answer = await self._numbers.details.wait(name, COUNTS)
+        if answer is None:
+            raise ProblemError(COUNTING, f"the jobs of campaign {name} are being counted: ask again")
+        if answer.value is None:
+            if answer.error is not None:
+                raise ProblemError(COUNTING, f"the jobs of campaign {name} could not be counted: {answer.error}")
+            raise _no_campaign(name)
+        details = answer.value
+        counted_at = datetime.fromtimestamp(answer.asked_at, UTC)
+        return campaign_json(details, progress_of(details, datetime.now(UTC))) | {"counted_at": counted_at}
 
     async def webhooks(self, _: Call) -> Any:
         """As `shardd webhook list`."""
@@ -173,14 +202,27 @@ def _device(device: DeviceRow, settings: Settings) -> dict[str, Any]:
     return device_json(device, settings.pacing, shards=settings.node.shards, visit_every=settings.node.visit_every)
 
 
+def _no_campaign(name: str) -> ProblemError:
+    return ProblemError(
+        NO_SUCH, f"campaign {name} is unknown; the others: shardd campaign list", field="campaign", value=name
+    )
+
+
 def _looking(
-    path: str, handle: Any, answer: Any, summary: str, *problems: Kind, query: type[msgspec.Struct] = Nothing
+    path: str,
+    handle: Any,
+    answer: Any,
+    summary: str,
+    *problems: Kind,
+    query: type[msgspec.Struct] = Nothing,
+    about: str = "",
 ) -> Operation:
     return Operation(
         method="GET",
         path=path,
         name=f"{summary.split(maxsplit=1)[0].lower()}_{handle.__name__}",
         summary=summary,
+        about=about,
         may=LOOK,
         handle=handle,
         answer=answer,

@@ -13,7 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 from shardd.pacing import Pace
 from shardd.plain import RENAMED
 from shardd.queue import leases, opt_outs
-from shardd.queue.campaigns import CampaignRow
+from shardd.queue.campaign_progress import Progress
+from shardd.queue.campaigns import CampaignRow, DeviceShare, Pool
 from shardd.queue.columns import GIVEN
 from shardd.queue.devices import DeviceRow
 from shardd.queue.events import EventRow
@@ -96,6 +97,23 @@ DeviceDetails: Final = msgspec.defstruct(
     },
 )
 Campaign: Final = struct_of(CampaignRow, "Campaign")
+_Progress: Final = struct_of(Progress, "Progress", states=dict[str, int], percent=float)
+_Share: Final = struct_of(DeviceShare, "DeviceShare")
+_Pool: Final = struct_of(Pool, "Pool")
+CampaignProgress: Final = msgspec.defstruct(
+    "CampaignProgress",
+    [
+        ("progress", _Progress),
+        ("devices", list[_Share]),  # type: ignore[valid-type]  # made of a row
+        ("pools", list[_Pool]),  # type: ignore[valid-type]  # made of a row
+        ("revocations", dict[str, int]),
+        ("counted_at", datetime),
+    ],
+    bases=(Campaign,),
+    namespace={
+        "__doc__": "A campaign with the counts of its jobs, as of `counted_at`. `revocations`: of its messages, by their state."
+    },
+)
 Webhook: Final = msgspec.defstruct(
     "Webhook",
     [
@@ -221,6 +239,15 @@ class Why(msgspec.Struct, forbid_unknown_fields=True):
 
     why: str | None = None
     """For people: shown as the reason."""
+
+
+class NewOptOut(msgspec.Struct, forbid_unknown_fields=True):
+    """Somebody who wants no more messages."""
+
+    recipient: str
+    """A phone number in any spelling, or an address that ends with @lid or @g.us."""
+    note: str | None = None
+    """For people; up to 1,000 characters."""
 
 
 class Retry(msgspec.Struct, forbid_unknown_fields=True):

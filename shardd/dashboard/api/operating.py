@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from shardd.dashboard.api.looking import LookCalls
-from shardd.dashboard.api.models import Acted, Decision, Retry, Why
+from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
 from shardd.dashboard.api.problems import CONFLICT, INVALID, NO_SUCH, ProblemError
 from shardd.dashboard.api.reading import read_body
 from shardd.dashboard.job_acts import PATIENCE
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError
 from shardd.queue.acts import DONE
@@ -76,6 +77,14 @@ class OperateCalls:
                 "WhatsApp has taken the deletion. Whether the recipient's app deletes the message is up to that app.",
             ),
             _act(f"{job}/resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
+            _act(
+                "/opt-outs",
+                self.add_opt_out,
+                "Opt somebody out, for good",
+                NewOptOut,
+                required=True,
+                about="Only the person can take it back, by a message.",
+            ),
         ]
 
     async def pause_device(self, call: Call) -> Acted:
@@ -162,6 +171,18 @@ class OperateCalls:
         sent = read_body(Decision, call.body).sent
         detail = "sent" if sent else "not sent"
         return await self._job(call, "resolve", resolving(sent=sent, by=f"token {call.caller.user}"), detail=detail)
+
+    async def add_opt_out(self, call: Call) -> Acted:
+        """As `shardd opt-out add`."""
+        given = read_body(NewOptOut, call.body)
+        for name, text, most in (("recipient", given.recipient, MOST_NUMBER), ("note", given.note or "", MOST_NOTE)):
+            if len(text) > most or "\0" in text:
+                fix = f"write at most {most:,} characters, without U+0000"
+                raise ProblemError(INVALID, f"{name} cannot be stored: {fix}", field=name, fix=fix)
+        if not given.recipient.strip():
+            raise ProblemError(INVALID, f"recipient {EMPTY}", field="recipient")
+        done = await opt_out(self._site, call.caller, given.recipient.strip(), given.note)
+        return Acted(done=done.new, words=done.words)
 
     async def _device(self, call: Call, act: str, work: Callable[[str], Awaitable[Acted]], detail: str = "") -> Acted:
         name = call.path("device")

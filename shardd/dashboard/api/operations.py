@@ -14,6 +14,8 @@ from shardd.dashboard.api.problems import Kind
 from shardd.queue.api_tokens import May
 
 ROOT: Final = "/api/v1"
+JSON: Final = "application/json"
+STREAM: Final = "text/event-stream"
 LOOK: Final = frozenset({May.LOOK, May.OPERATE})
 OPERATE: Final = frozenset({May.OPERATE})
 SEND: Final = frozenset({May.SEND})
@@ -71,3 +73,5 @@ class Operation:
     """Other statuses with this answer, and when."""
     status: int = 200
     """The usual one."""
+    media: str = JSON
+    """In which form the answer comes: of a stream, `answer` is the data of each event."""

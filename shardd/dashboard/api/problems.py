@@ -98,6 +98,7 @@ DATABASE: Final = Kind(
 SUPERVISOR: Final = Kind(
     "supervisor", 503, "shardd does not answer", "The supervisor of this node does not answer. Ask again later."
 )
+COUNTING: Final = Kind("counting", 503, "Not counted", "There are no numbers yet. Ask again later.")
 TOO_MANY: Final = Kind(
     "too-many-requests", 429, "Too many at once", "Nothing was done. Ask again when others have their answer."
 )

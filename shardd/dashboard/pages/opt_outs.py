@@ -7,28 +7,22 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out, spelling_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
 from shardd.queue.forgetting import Forgetting
-from shardd.queue.opt_outs import NewOptOut, OptOutAdmin
-from shardd.spelling import Spelling
+from shardd.queue.opt_outs import OptOutAdmin
 
 MOST: Final = 50
 """Opt-outs of one page."""
 MOST_STOPPED: Final = 20
 """Stopped jobs that are listed with a person."""
-MOST_NUMBER: Final = 100
-MOST_NOTE: Final = 1000
-"""Characters of a note, as the database accepts them."""
 
 
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
     admin = OptOutAdmin(site.database)
-
-    async def spelling() -> Spelling:
-        return Spelling((await site.supervisor.settings()).node.default_region)
 
     async def opt_outs(request: web.Request, sign_in: SignIn) -> web.Response:
         if written := fields.text(request.query, "number", longest=MOST_NUMBER):
@@ -44,7 +38,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def person(sign_in: SignIn, written: str) -> web.Response:
-        address = (await spelling()).address(written)
+        address = (await spelling_of(site)).address(written)
         return site.page(
             "opt-out.html",
             sign_in,
@@ -61,16 +55,11 @@ def routes(site: Site) -> list[web.RouteDef]:
         written = fields.text(form, "number", longest=MOST_NUMBER)
         note = fields.text(form, "note", longest=MOST_NOTE)
         if written is None:
-            raise UsageError("number is empty: write a phone number, or an address that ends with @lid or @g.us")
+            raise UsageError(f"number {EMPTY}")
         try:
-            recipient = (await spelling()).read(written)
-        except UsageError as error:  # its words have the number of a person, which the audit log shall not keep
-            await site.acted(sign_in, "opt out", "a person", result="the number cannot be read")
+            done = await opt_out(site, sign_in, written, note)
+        except UsageError as error:  # recorded already, without the number in its words
             return site.sorry(sign_in, 400, str(error))
-        new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=sign_in.user)
-        await site.acted(sign_in, "opt out", "a person", "added" if new else "already listed")
-        if not new:
-            return site.done(sign_in, f"{recipient} is on the list already, and stays as it is.")
-        return site.done(sign_in, f"{recipient} is opted out: no more messages are sent to them.")
+        return site.done(sign_in, done.words)
 
     return [web.get("/opt-outs", site.signed_in(opt_outs)), web.post("/opt-outs", site.signed_in(add, act="opt out"))]

@@ -95,6 +95,34 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert cancels == ["done", again.json["words"]]
 
 
+async def test_somebody_is_opted_out(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    operate, look = await make_program("operate"), await make_program("look")
+    added = await operate.post("/opt-outs", {"recipient": "+49 151 / 12345678", "note": "by phone"})
+    assert added.json == {"done": True, "words": "+4915112345678 is opted out: no more messages are sent to them."}
+    assert (await operate.post("/opt-outs", {"recipient": "+4915112345678"})).json["done"] is False
+    (listed,) = (await look.get("/opt-outs")).json["opt_outs"]
+    assert (listed["recipient"], listed["source"], listed["note"]) == ("+4915112345678", "operator", "by phone")
+    for body, words in (
+        ({"recipient": "bob"}, "recipient 'bob' is not a phone number"),
+        ({"recipient": " "}, "recipient is empty"),
+        ({"recipient": "1" * 101}, "recipient cannot be stored"),
+        ({"recipient": "+4915112345678", "note": "x" * 1001}, "note cannot be stored"),
+        ({}, "recipient is missing"),
+    ):
+        refused = await operate.post("/opt-outs", body)
+        assert (refused.status, refused.problem) == (422, "invalid")
+        assert words in refused.json["detail"]
+    assert (await look.post("/opt-outs", {"recipient": "+4915112345679"})).status == 403
+    told = producer.execute("SELECT act, target, detail, result FROM shardd.acts WHERE who = 'operate-1' ORDER BY id")
+    assert [tuple(row) for row in told] == [
+        ("opt out", "a person", "added", "done"),
+        ("opt out", "a person", "already listed", "done"),
+        ("opt out", "a person", "", "the number cannot be read"),
+    ]
+
+
 async def test_an_answer_waits_for_the_next_event(
     daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
 ) -> None:

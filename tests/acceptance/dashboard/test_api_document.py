@@ -37,11 +37,14 @@ async def test_every_operation_answers_as_the_document_says(
         "insert_jobs": [HELLO | {"dedupe_key": "1"}] * 2,
         "resolve_job": {"sent": True},
         "pause_device": {"why": "new phone"},
+        "add_opt_out": {"recipient": "+4915112345670"},
     }
     parts = {"job": str(sent), "device": "d1", "campaign": "spring", "problem": "refused"}
     called: dict[str, set[int]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            if operation["operationId"] == "follow_events":
+                continue  # an answer without an end: test_api_stream
             for may, program in programs.items():
                 body = bodies.get(operation["operationId"])
                 answer = await program.ask(method.upper(), f"/api/v1{path.format(**parts)}", body)
@@ -76,6 +79,7 @@ async def test_what_is_looked_at_is_what_the_commands_print(
         "/webhooks": ("webhooks", ["webhook", "list"]),
         "/nodes": (None, ["cluster", "list"]),
         "/devices/d1": (None, ["device", "show", "d1"]),
+        "/campaigns/spring/progress": (None, ["campaign", "show", "spring"]),
     }
     for path, (member, command) in asked.items():
         answer = (await look.get(path)).json
@@ -90,7 +94,9 @@ async def test_what_is_looked_at_is_what_the_commands_print(
 def _still(value: Any) -> Any:
     """Without what changes from moment to moment."""
     if isinstance(value, dict):
-        return {name: _still(one) for name, one in value.items() if name not in ("seen_at", "summary", "next")}
+        return {
+            name: _still(one) for name, one in value.items() if name not in ("seen_at", "summary", "next", "counted_at")
+        }
     return [_still(one) for one in value] if isinstance(value, list) else value
 
 

@@ -1,0 +1,46 @@
+"""Adding an opt-out, on a page or with a token: read in any spelling, and in the audit log without the number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from shardd.dashboard.audit import Actor
+from shardd.dashboard.site import Site
+from shardd.errors import UsageError
+from shardd.queue.opt_outs import NewOptOut, OptOutAdmin
+from shardd.spelling import Spelling
+
+OPT_OUT, PERSON = "opt out", "a person"
+"""As the audit log has it."""
+EMPTY: Final = "is empty: write a phone number, or an address that ends with @lid or @g.us"
+MOST_NUMBER: Final = 100
+MOST_NOTE: Final = 1000
+"""Characters of a note, as the database accepts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptedOut:
+    """What became of it."""
+
+    new: bool
+    words: str
+
+
+async def spelling_of(site: Site) -> Spelling:
+    """How recipients are read here. Raises SharddError."""
+    return Spelling((await site.supervisor.settings()).node.default_region)
+
+
+async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> OptedOut:
+    """Add an opt-out, and write to the audit log that somebody was added, or that nobody could be. Raises SharddError."""
+    try:
+        recipient = (await spelling_of(site)).read(written)
+    except UsageError:  # its words have the number of a person, which the audit log shall not keep
+        await site.acted(actor, OPT_OUT, PERSON, result="the number cannot be read")
+        raise
+    new = await OptOutAdmin(site.database).add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
+    await site.acted(actor, OPT_OUT, PERSON, "added" if new else "already listed")
+    if not new:
+        return OptedOut(new=False, words=f"{recipient} is on the list already, and stays as it is.")
+    return OptedOut(new=True, words=f"{recipient} is opted out: no more messages are sent to them.")
