@@ -100,9 +100,10 @@ def test_a_node_whose_shards_run_is_healthy() -> None:
 
 @pytest.mark.parametrize("state", sorted(set(ShardState) - {ShardState.RUNNING, ShardState.DRAINED}))
 def test_a_shard_that_does_not_run_is_a_problem(state: ShardState) -> None:
-    assert problems(shard(), shard(shard=1, state=state.value)) == [f"shard 1 is {state.value}"]
+    mend = "; start it again: shardd restart {}" if state is ShardState.BROKEN else ""
+    assert problems(shard(), shard(shard=1, state=state.value)) == [f"shard 1 is {state.value}" + mend.format(1)]
     (told,) = problems(shard(state=state.value, error="worker died: SIGKILL"))
-    assert told == f"shard 0 is {state.value}: worker died: SIGKILL"
+    assert told == f"shard 0 is {state.value}: worker died: SIGKILL" + mend.format(0)
 
 
 def test_a_shard_of_another_node_is_not_a_problem() -> None:
