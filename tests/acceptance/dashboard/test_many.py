@@ -114,7 +114,7 @@ async def test_an_operator_works_through_a_day(place: Place, browser: Browser, p
     await page.goto(site)
     os.kill(daemon.worker_pids()[0], signal.SIGKILL)
     shards = page.get_by_role("region", name="Shards of this node").locator("tbody tr")
-    restarted = shards.filter(has=page.locator("td:nth-child(10)", has_text=re.compile(r"^1$")))
+    restarted = shards.filter(has=page.locator("td:nth-child(3)", has_text=re.compile(r"^1$")))
     await expect(restarted).to_contain_text("running", timeout=PATIENCE * 1000)
 
     # The phone's owner unlinks it, and the operator's sign-in ends.
