@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,18 @@ class Demo:
             f"dashboard: {{listen: '127.0.0.1:${{SHARDD_DEMO_PORT:-{port}}}'}}\nlog: {{level: warning}}\n"
         )
 
-    def start(self, *options: str, program: str = "demo_run.py") -> subprocess.Popen[str]:
-        """On a narrow screen."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *options: str, program: str = "demo_run.py") -> Iterator[subprocess.Popen[str]]:
+        """On a narrow screen. The block ends when it has ended, for which it is asked if the block fails."""
+        with subprocess.Popen(
             [sys.executable, "-u", str(SCRIPTS / program), f"--config={self._config}", *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**self._mark.environ, "COLUMNS": "60"},
-        )  # fmt: skip
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            except BaseException:
+                process.terminate()
+                raise
 
     def processes(self) -> list[str]:
         """Command lines of everything that lives of this demonstration, its PostgreSQL too."""
