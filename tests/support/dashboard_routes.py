@@ -23,10 +23,11 @@ def dashboard_routes(config_file: Path) -> list[web.RouteDef]:
     """The routes; nothing behind them runs."""
     database = Database("")
     site = Site("test", database, SupervisorClient(config_file), Access(listen=""))
+    numbers = CampaignNumbers(database, site.supervisor)
     return all_routes(
         site,
         Live(database, database, site.sign_ins.lasts),
-        CampaignNumbers(database, site.supervisor),
-        Api(site, database),
+        numbers,
+        Api(site, database, numbers),
         Linking(session_settings(load_config(config_file), ""), database, lambda: database),
     )
