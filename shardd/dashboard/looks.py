@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from shardd.bounded import remember
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.queue.bulk_actions import BulkAction, Choice, Seen, look
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobCount, Traits
-from shardd.tasks import TaskSet
+from shardd.tasks import TaskSet, wait_for_event
 
 log = get_logger(__name__)
 
@@ -60,10 +61,7 @@ class Look:
     async def wait(self, patience: float) -> Seen | None:
         """The result, if it comes within so many seconds. Raises SharddError."""
         self._asked_at = self._clock()
-        try:
-            async with asyncio.timeout(patience):
-                await self._ended.wait()
-        except TimeoutError:
+        if not await wait_for_event(self._ended, patience):
             return None
         if self.error is not None:
             raise self.error
@@ -87,9 +85,7 @@ class Looks:
     def begin(self, action: BulkAction, traits: Traits) -> Look:
         """Count what an action would find."""
         begun = Look(self._clock)
-        self._looks[begun.key] = begun
-        while len(self._looks) > MOST:
-            self._looks.popitem(last=False)
+        remember(self._looks, begun.key, begun, MOST)
         self._tasks.start(self._count(begun, action, traits), lambda error: _failed(begun, error))
         return begun
 

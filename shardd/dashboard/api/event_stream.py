@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import suppress
 from typing import Annotated, Final
 
 import msgspec
@@ -23,7 +23,7 @@ from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.models import Event
 from shardd.dashboard.api.operations import ALL, STREAM, Call, Operation
 from shardd.dashboard.api.problems import MALFORMED, ROLE, TOO_MANY, ProblemError
-from shardd.dashboard.server_sent import ALIVE, as_event, at_position, stream_of_events
+from shardd.dashboard.server_sent import ALIVE, as_event, at_position, send_stream
 from shardd.errors import DatabaseError
 from shardd.plain import plain
 from shardd.queue.database import Database
@@ -31,8 +31,6 @@ from shardd.queue.sending import RoleError, Sending
 
 QUIET: Final = 20.0
 """Seconds without news after which a stream says that it is there."""
-TAKES: Final = 10.0
-"""Seconds in which a client must have taken what it is sent."""
 LAST: Final = "Last-Event-ID"
 """The header in which a client that connects again says where it was."""
 
@@ -82,33 +80,22 @@ class EventStreams:
         sending, kinds = Sending(self._database, call.caller.token.role), read_kinds(asked.kinds)
         position = after or await sending.end()
         with self._waiting.one_more(call.caller.user):
-            answer = stream_of_events()
-            await answer.prepare(call.request)
-            try:
-                async with aclosing(self._news(call, sending, position, kinds)) as news:
-                    async for part in news:
-                        async with asyncio.timeout(TAKES):
-                            await answer.write(part)
-            except TimeoutError:
-                if call.request.transport is not None:
-                    call.request.transport.abort()
-            except (DatabaseError, RoleError):
-                pass  # the client connects again, and is told why
-        return answer
+            return await send_stream(call.request, self._parts(call, sending, position, kinds))
 
-    async def _news(
+    async def _parts(
         self, call: Call, sending: Sending, position: str, kinds: list[str] | None
     ) -> AsyncGenerator[bytes]:
         """What the stream carries, from a position on."""
         yield at_position(position) + b"\n"
-        while not self._waiting.closed and await self._guard.is_still_good(call.request):
-            found, position = await sending.events(position, MOST, kinds)
-            for event in found:
-                text = json.dumps(plain(event), ensure_ascii=False, allow_nan=False)
-                yield at_position(event.position) + as_event(event.kind, text)
-            if len(found) == MOST:
-                continue
-            if not await self._waiting.newer_than(position, time.monotonic() + QUIET):
-                yield ALIVE
-            elif not found:
-                await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others
+        with suppress(DatabaseError, RoleError):  # the client connects again, and is told why
+            while not self._waiting.closed and await self._guard.is_still_good(call.request):
+                found, position = await sending.events(position, MOST, kinds)
+                for event in found:
+                    text = json.dumps(plain(event), ensure_ascii=False, allow_nan=False)
+                    yield at_position(event.position) + as_event(event.kind, text)
+                if len(found) == MOST:
+                    continue
+                if not await self._waiting.newer_than(position, time.monotonic() + QUIET):
+                    yield ALIVE
+                elif not found:
+                    await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others

@@ -176,8 +176,8 @@ class OperateCalls:
         """As `shardd opt-out add`."""
         given = read_body(NewOptOut, call.body)
         for name, text, most in (("recipient", given.recipient, MOST_NUMBER), ("note", given.note or "", MOST_NOTE)):
-            if len(text) > most or "\0" in text:
-                fix = f"write at most {most:,} characters, without U+0000"
+            if len(text) > most:
+                fix = f"write at most {most:,} characters"
                 raise ProblemError(INVALID, f"{name} cannot be stored: {fix}", field=name, fix=fix)
         if not given.recipient.strip():
             raise ProblemError(INVALID, f"recipient {EMPTY}", field="recipient")

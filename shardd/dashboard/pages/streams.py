@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
@@ -10,13 +10,11 @@ from aiohttp import web
 
 from shardd.dashboard.live import Live, Stream
 from shardd.dashboard.pages.events import filter_of
-from shardd.dashboard.server_sent import ALIVE, as_event, stream_of_events
+from shardd.dashboard.server_sent import ALIVE, as_event, send_stream
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 
 MOST_TOPICS: Final = 20
-TAKES: Final = 10.0
-"""Seconds in which a browser must have taken what it is sent."""
 
 
 def routes(site: Site, live: Live) -> list[web.RouteDef]:
@@ -32,17 +30,11 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             gone=lambda: request.transport is None or request.transport.is_closing(),
             wants=filter_of(request.query).wants,
         )
-        answer = stream_of_events()
-        await answer.prepare(request)
-        try:
-            async with aclosing(live.changes(watching)) as changes:
-                async for change in changes:
-                    async with asyncio.timeout(TAKES):
-                        await answer.write(ALIVE if change is None else as_event(*change))
-        except TimeoutError:
-            # Its connection is of no use any more; the page connects again.
-            if request.transport is not None:
-                request.transport.abort()
-        return answer
+        return await send_stream(request, parts(watching))
+
+    async def parts(watching: Stream) -> AsyncGenerator[bytes]:
+        async with aclosing(live.changes(watching)) as changes:
+            async for change in changes:
+                yield ALIVE if change is None else as_event(*change)
 
     return [web.get("/live", site.signed_in(stream))]
