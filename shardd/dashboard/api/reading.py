@@ -34,7 +34,10 @@ def read_query(kind: type[AnyStruct], query: Mapping[str, list[str]]) -> AnyStru
     def read(values: list[str], what: Any) -> Any:
         if not _is_list(what) and len(values) > 1:
             raise msgspec.ValidationError("given twice")
-        return msgspec.convert(values if _is_list(what) else values[0], what, strict=False)
+        found = msgspec.convert(values if _is_list(what) else values[0], what, strict=False)
+        if found is None:
+            raise msgspec.ValidationError("null")  # else the word would be no filter at all: everything is found
+        return found
 
     return kind(**_read(kind, query, read, MALFORMED, show=", ".join))
 
