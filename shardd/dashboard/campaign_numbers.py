@@ -95,4 +95,5 @@ def _after(share: DeviceShare, event: EventRow, ended_as: str) -> DeviceShare:
         changes[was] = getattr(share, was) - 1
     if ended_as == "sent":
         changes |= {"last_sent": event.at, "first_sent": share.first_sent or event.at}
+        changes |= {"sent_lately": share.sent_lately + 1, "first_lately": share.first_lately or event.at}
     return replace(share, **changes)

@@ -41,6 +41,11 @@ class Answer(Generic[T]):
     good_until: float
     """Monotonic seconds."""
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nobody needs to ask anew."""
+        return time.monotonic() <= self.good_until
+
 
 class Kept(Generic[T]):
     """The answers to one question about many things."""
@@ -56,7 +61,7 @@ class Kept(Generic[T]):
     def of(self, key: str) -> Answer[T] | None:
         """The last answer, or None; one that is not good any more is asked for anew, in the background."""
         answer = self._answers.get(key)
-        if answer is None or time.monotonic() > answer.good_until:
+        if answer is None or not answer.is_good:
             self._begin(key)
         else:
             self._answers.move_to_end(key)
@@ -67,14 +72,14 @@ class Kept(Generic[T]):
         return self._answers.get(key)
 
     async def wait(self, key: str, patience: float) -> Answer[T] | None:
-        """`of`, but the first answer is awaited for so many seconds."""
-        if (answer := self.of(key)) is not None:
+        """`of`, but a good answer is awaited for so many seconds; then one that is not good must do, if there is any."""
+        if (answer := self.of(key)) is not None and (answer.is_good or patience <= 0):
             return answer
         try:
             async with asyncio.timeout(patience):
                 await self._begin(key).wait()
         except TimeoutError:
-            return None
+            return answer
         return self._answers.get(key)
 
     def outdate(self, key: str | None = None) -> None:

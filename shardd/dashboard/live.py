@@ -211,6 +211,9 @@ class Live:
         finally:
             await self._tasks.end()
             await self.rates.close()
+            # What happens until somebody watches again is missed.
+            for begin in self._begins:
+                begin()
             self._rendering.clear()
             self._sent.clear()
 

@@ -12,10 +12,10 @@ from shardd.queue.campaigns import CampaignDetails, CampaignState, DeviceShare
 from shardd.states import CAN_SEND, FINISHED, JobState
 from shardd.words import ago, count, span
 
-WINDOW: Final = 600.0
-"""Seconds that the rate is measured over, as `sent_lately` is."""
 SHORTEST: Final = 60.0
-"""Shortest such time, because a single message has no rate; without a message for so long, a campaign is not moving."""
+"""Shortest time in seconds that a rate is measured over, and for which a campaign without a message may still be moving."""
+STILL: Final = 3.0
+"""A campaign is not moving after so many times its mean pause between two messages, if that is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,20 @@ class Progress:
     states: dict[JobState, int]
     total: int
     ended: int
+    finished: bool
+    """It is running, its jobs have ended, and none is left."""
     rate: float
-    """Messages a minute over the last ten minutes, or since the first one."""
+    """Messages a minute, from the first to the last of the ten minutes before the count; 0: not known."""
+    rate_over: float
+    """The seconds that this is measured over."""
+    moves: bool
+    """It is running, and has just sent."""
     seconds_left: float | None
-    """For the jobs whose devices can send, at this rate; None: unknown."""
+    """For the jobs that are not held back, at this rate; None: unknown, or nothing moves."""
     waits_for: str | None
     """What the whole campaign waits for; None: nothing, or no job is left."""
     held_back: int
-    """Waiting jobs whose devices cannot send, or have sent the campaign's cap."""
+    """Waiting jobs whose devices cannot send, have sent the campaign's cap, or wait for more than a gap."""
     held_back_by: str | None
     first_sent: datetime | None
     last_sent: datetime | None
@@ -53,12 +59,20 @@ class Progress:
         return f"{shown.removesuffix('.0')} %"
 
     @property
+    def rate_text(self) -> str:
+        """While it moves, in words."""
+        if not self.moves:
+            return ""
+        return f"{self.rate:,.1f} messages a minute, over the last {span(self.rate_over)}"
+
+    @property
     def time_left(self) -> str:
         """In words; empty: unknown."""
         if self.seconds_left is None:
             return ""
         without_held = " for those that are not held back" if self.held_back else ""
-        return f"about {span(self.seconds_left)} at this rate{without_held}"
+        words = f"about {span(self.seconds_left)}{without_held} at this rate"
+        return f"{words}; limits and quiet hours of the devices may make it longer"
 
 
 def campaign_json(details: CampaignDetails, progress: Progress) -> dict[str, Any]:
@@ -78,30 +92,43 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
     states = {state: sum(getattr(share, state) for share in shares) for state in JobState}
     total = sum(states.values())
     ended = sum(states[state] for state in FINISHED)
-    first = min((share.first_sent for share in shares if share.first_sent), default=None)
-    rate = _rate(sum(share.sent_lately for share in shares), first, now)
+    last = max((share.last_sent for share in shares if share.last_sent), default=None)
+    rate, over = _rate(shares, last)
     obstacles, held_back = _obstacles(details)
     movable = total - ended - held_back
-    moves = details.row.state == CampaignState.RUNNING and rate > 0
+    running = details.row.state == CampaignState.RUNNING
+    moves = running and rate > 0 and last is not None and _since(last, now) < max(SHORTEST, STILL * 60 / rate)
     progress = Progress(
         states=states,
         total=total,
         ended=ended,
+        finished=running and 0 < total == ended,
         rate=rate,
+        rate_over=over,
+        moves=moves,
         seconds_left=60 * movable / rate if moves and movable else None,
         waits_for=None,
         held_back=held_back,
         held_back_by=obstacles,
-        first_sent=first,
-        last_sent=max((share.last_sent for share in shares if share.last_sent), default=None),
+        first_sent=min((share.first_sent for share in shares if share.first_sent), default=None),
+        last_sent=last,
     )
     return replace(progress, waits_for=_waits_for(details, progress, now))
 
 
-def _rate(sent_lately: int, first_sent: datetime | None, now: datetime) -> float:
-    if first_sent is None:
-        return 0.0
-    return 60 * sent_lately / min(WINDOW, max(SHORTEST, (now - first_sent).total_seconds()))
+def _rate(shares: Sequence[DeviceShare], last: datetime | None) -> tuple[float, float]:
+    """Messages a minute while it sent, and the seconds that this is measured over; a pause before or after does not count."""
+    sent = sum(share.sent_lately for share in shares)
+    first = min((share.first_lately for share in shares if share.first_lately), default=None)
+    if first is None or last is None or sent < 2:
+        return 0.0, 0.0  # a single message has no rate
+    over = (last - first).total_seconds()
+    # Between the first and the last lies one pause fewer than there are messages.
+    return (60 * (sent - 1) / over, over) if over >= SHORTEST else (60 * sent / SHORTEST, SHORTEST)
+
+
+def _since(moment: datetime, now: datetime) -> float:
+    return (now - moment).total_seconds()
 
 
 def _obstacles(details: CampaignDetails) -> tuple[str | None, int]:
@@ -109,16 +136,33 @@ def _obstacles(details: CampaignDetails) -> tuple[str | None, int]:
     cap = details.row.device_cap
     held = [(share, why) for share in details.shares if share.waiting and (why := _obstacle(share, cap))]
     words = [f"{count(number, 'device')} {why}" for why, number in Counter(why for _, why in held).most_common()]
+    others = {share.device_id for share, _ in held}
+    slow = [share for share in details.shares if share.lane_waits and share.device_id not in others]
+    words += _lane_words(slow)
     stuck = [pool for pool in details.pools if not pool.able]
     words += [f"group {pool.device_group}: 0 of {count(pool.devices, 'device')} can send" for pool in stuck]
-    return ", ".join(words) or None, sum(share.waiting for share, _ in held) + sum(pool.jobs for pool in stuck)
+    jobs = sum(share.waiting for share, _ in held) + sum(share.lane_waits for share in slow)
+    return ", ".join(words) or None, jobs + sum(pool.jobs for pool in stuck)
+
+
+def _lane_words(shares: Sequence[DeviceShare]) -> list[str]:
+    """`3 devices wait for: its daily limit, until 2026-03-01 22:00 UTC`, for each reason, with the first moment that one ends."""
+    by_why: dict[str, list[DeviceShare]] = {}
+    for share in shares:
+        by_why.setdefault((share.lane_why or "").partition(" (")[0], []).append(share)
+    words = []
+    for why, some in sorted(by_why.items(), key=lambda one: -len(one[1])):
+        until = min((share.lane_until for share in some if share.lane_until), default=None)
+        ends = "" if until is None else f", {'the first ' if len(some) > 1 else ''}until {until:%Y-%m-%d %H:%M} UTC"
+        words.append(f"{count(len(some), 'device waits', 'devices wait')} for: {why}{ends}")
+    return words
 
 
 def _obstacle(share: DeviceShare, cap: int | None) -> str | None:
     if share.device_id is None:
         return None
     if share.device_state not in CAN_SEND:
-        return share.device_state or "unknown"
+        return (share.device_state or "unknown").replace("_", " ")
     return f"at the cap of {cap} a day" if cap is not None and share.sent_today >= cap else None
 
 
@@ -140,7 +184,7 @@ def _idle_reason(details: CampaignDetails, progress: Progress, now: datetime) ->
         return progress.held_back_by
     if not progress.states[JobState.QUEUED]:
         return _time_of(details.shares, now)
-    moving = progress.last_sent is not None and (now - progress.last_sent).total_seconds() < SHORTEST
+    moving = progress.last_sent is not None and _since(progress.last_sent, now) < SHORTEST
     return None if moving else "the turns of its devices; when one may send: shardd device show ID"
 
 

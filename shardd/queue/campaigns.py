@@ -45,6 +45,11 @@ class CampaignState(StrEnum):
     CANCELLED = "cancelled"  # for good
 
 
+def shown_state(state: str, *, left: int, ended: int) -> str:
+    """A campaign's state for people, by its jobs: one that runs and has none left is `finished`, until it gets more."""
+    return "finished" if state == CampaignState.RUNNING and ended and not left else state
+
+
 @dataclass(frozen=True, slots=True)
 class CampaignTitle:
     """A campaign without its numbers."""
@@ -64,8 +69,14 @@ class CampaignRow(CampaignTitle):
     """A campaign; `live`: jobs that have not ended, `sent_lately`: messages of the last ten minutes."""
 
     live: int
+    has_ended_jobs: bool
     sent_lately: int
     last_sent: datetime | None
+
+    @property
+    def shown_state(self) -> str:
+        """Its state for people."""
+        return shown_state(self.state, left=self.live, ended=int(self.has_ended_jobs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,9 @@ class DeviceShare:
     """A campaign's jobs on one device; `device_id` None: those without a device.
 
     `device_state` may also be `removed` or `paused`. `sent_today` is by the device's own calendar, and counted only for a
-    campaign with a cap. `next_due`: when the next scheduled job is due.
+    campaign with a cap. `first_lately`: when the first message of `sent_lately` was sent. `lane_waits`: queued jobs whose lane
+    the pace or a backoff of the device holds back for longer than a gap, with `lane_why`, until `lane_until`. `next_due`: when
+    the next scheduled job is due.
     """
 
     device_id: str | None
@@ -89,7 +102,11 @@ class DeviceShare:
     opted_out: int
     cancelled: int
     sent_lately: int
+    first_lately: datetime | None
     sent_today: int
+    lane_waits: int
+    lane_why: str | None
+    lane_until: datetime | None
     next_due: datetime | None
     first_sent: datetime | None
     last_sent: datetime | None

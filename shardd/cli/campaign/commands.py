@@ -71,12 +71,18 @@ _STEPS: Final = (JobState.QUEUED, JobState.SCHEDULED, JobState.SENDING)
 _STATES: Final = [state.value for state in CampaignState]
 _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 
+
+def _state(shown: str, state: str) -> Text:
+    """What is shown of a campaign's state, in the colour of the state itself."""
+    return Text(shown, state_text(state).style)
+
+
 CAMPAIGNS: Final = Listing[CampaignRow](
     one="campaign",
     none="no such campaigns; begin one with: shardd campaign add ID",
     columns=[
         Column("id", lambda row: row.id),
-        Column("state", lambda row: state_text(row.state), whole=True),
+        Column("state", lambda row: _state(row.shown_state, row.state), whole=True),
         Column("jobs left", lambda row: number_text(row.live), right=True),
         Column("in 10 min", lambda row: number_text(row.sent_lately), right=True),
         Column("last sent", lambda row: ago(row.last_sent), whole=True),
@@ -290,10 +296,10 @@ def _show(details: CampaignDetails, progress: Progress) -> None:
 
 
 def _facts(row: CampaignTitle, progress: Progress, revocations: Mapping[str, int]) -> Facts:
-    state = state_text(row.state)
+    state = _state("finished" if progress.finished else row.state, row.state)
     if row.state != CampaignState.RUNNING:
         state.append(f" since {moment_text(row.state_since)}", "default")
-    paused, running = row.state == CampaignState.PAUSED, row.state == CampaignState.RUNNING
+    paused = row.state == CampaignState.PAUSED
     held_back = progress.held_back and progress.waits_for != progress.held_back_by
     return [
         ("campaign", row.id),
@@ -310,7 +316,7 @@ def _facts(row: CampaignTitle, progress: Progress, revocations: Mapping[str, int
         ("waiting", _numbers(progress.states, _STEPS)),
         ("ended", _numbers(progress.states, [state for state in JobState if state in FINISHED])),
         ("revocations", _numbers(revocations, list(JobState))),
-        ("rate", f"{progress.rate:,.1f} messages a minute" if running and progress.rate else ""),
+        ("rate", progress.rate_text),
         ("time left", progress.time_left),
         ("weight", f"{row.weight:g}"),
         ("cap", "" if row.device_cap is None else f"{count(row.device_cap, 'message')} per device and day"),

@@ -11,8 +11,8 @@ SELECT t.campaign, t.device_id, t.day, t.sent
  WHERE c.state = 'running' AND c.device_cap IS NOT NULL AND t.day >= %(since)s::date;
 
 -- name: list_campaigns
--- Campaigns, newest first, with their live jobs, their messages of the last ten minutes, and the time of the last one; NULL filters pass
--- everything. The total of messages is left out: it would read the whole archive.
+-- Campaigns, newest first, with their live jobs, whether any job has ended, their messages of the last ten minutes, and the time of the
+-- last one; NULL filters pass everything. The total of messages is left out: it would read the whole archive.
 WITH chosen AS (
     SELECT * FROM shardd.campaigns
      WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[])) AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -23,7 +23,8 @@ WITH chosen AS (
      GROUP BY campaign
 )
 SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.created_at,
-       coalesce(l.jobs, 0) AS live, r.sent AS sent_lately, s.settled_at AS last_sent
+       coalesce(l.jobs, 0) AS live, EXISTS (SELECT FROM shardd.archive WHERE campaign = c.id) AS has_ended_jobs,
+       r.sent AS sent_lately, s.settled_at AS last_sent
   FROM chosen c
   LEFT JOIN live l ON l.campaign = c.id
  CROSS JOIN LATERAL (
@@ -50,7 +51,8 @@ SELECT id, label, state, why, state_since, weight, device_cap, created_at FROM s
 -- name: count_campaign
 -- A campaign's jobs, as campaign_by_device counts them, for all devices together: of the archive, only an index is read.
 SELECT NULL AS device_id, NULL AS transport, NULL AS device_state, l.queued, l.scheduled, l.sending, a.sent, a.failed, a.in_doubt,
-       a.expired, a.opted_out, a.cancelled, a.sent_lately, 0::bigint AS sent_today, l.next_due, a.first_sent, a.last_sent
+       a.expired, a.opted_out, a.cancelled, a.sent_lately, a.first_lately, 0::bigint AS sent_today, 0::bigint AS lane_waits,
+       NULL AS lane_why, NULL::timestamptz AS lane_until, l.next_due, a.first_sent, a.last_sent
   FROM (SELECT count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
                count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
                min(due_at) FILTER (WHERE NOT held) AS next_due
@@ -59,39 +61,50 @@ SELECT NULL AS device_id, NULL AS transport, NULL AS device_state, l.queued, l.s
                     count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt, count(*) FILTER (WHERE state = 'expired') AS expired,
                     count(*) FILTER (WHERE state = 'opted_out') AS opted_out, count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
                     count(*) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes') AS sent_lately,
+                    min(settled_at) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes') AS first_lately,
                     min(settled_at) FILTER (WHERE state = 'sent') AS first_sent,
                     max(settled_at) FILTER (WHERE state = 'sent') AS last_sent
                FROM shardd.archive WHERE campaign = %(id)s) a;
 
 -- name: campaign_by_device
 -- A campaign's jobs, counted for each device that it uses, those without a device in one row; most waiting first. `sent_today`: on the
--- device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices without one.
-WITH counts AS (
-    SELECT device_id, count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+-- device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices without one. `lane_waits`: what waits
+-- for more than a gap.
+WITH live AS (
+    SELECT device_id, lane, count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
            count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
-           min(due_at) FILTER (WHERE NOT held) AS next_due,
+           min(due_at) FILTER (WHERE NOT held) AS next_due
+      FROM shardd.jobs WHERE campaign = %(id)s GROUP BY device_id, lane
+), counts AS (
+    SELECT l.device_id, l.queued, l.scheduled, l.sending, l.next_due,
+           CASE WHEN w.why IS NULL THEN 0 ELSE l.queued END AS lane_waits, w.why AS lane_why, w.until AS lane_until,
            0::bigint AS sent, 0::bigint AS failed, 0::bigint AS in_doubt, 0::bigint AS expired, 0::bigint AS opted_out,
-           0::bigint AS cancelled, 0::bigint AS sent_lately, NULL::timestamptz AS first_sent, NULL::timestamptz AS last_sent
-      FROM shardd.jobs WHERE campaign = %(id)s GROUP BY device_id
+           0::bigint AS cancelled, 0::bigint AS sent_lately, NULL::timestamptz AS first_lately, NULL::timestamptz AS first_sent,
+           NULL::timestamptz AS last_sent
+      FROM live l
+      LEFT JOIN shardd.lane_waits w ON w.device_id = l.device_id AND w.lane = l.lane AND w.until > now() AND w.why <> 'its gap'
     UNION ALL
-    SELECT device_id, 0, 0, 0, NULL,
+    SELECT device_id, 0, 0, 0, NULL, 0, NULL, NULL,
            count(*) FILTER (WHERE state = 'sent'), count(*) FILTER (WHERE state = 'failed'),
            count(*) FILTER (WHERE state = 'in_doubt'), count(*) FILTER (WHERE state = 'expired'),
            count(*) FILTER (WHERE state = 'opted_out'), count(*) FILTER (WHERE state = 'cancelled'),
            count(*) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes'),
+           min(settled_at) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes'),
            min(settled_at) FILTER (WHERE state = 'sent'), max(settled_at) FILTER (WHERE state = 'sent')
       FROM shardd.archive WHERE campaign = %(id)s GROUP BY device_id
 ), summed AS (
     SELECT device_id, sum(queued)::bigint AS queued, sum(scheduled)::bigint AS scheduled, sum(sending)::bigint AS sending,
            min(next_due) AS next_due, sum(sent)::bigint AS sent, sum(failed)::bigint AS failed, sum(in_doubt)::bigint AS in_doubt,
            sum(expired)::bigint AS expired, sum(opted_out)::bigint AS opted_out, sum(cancelled)::bigint AS cancelled,
-           sum(sent_lately)::bigint AS sent_lately, min(first_sent) AS first_sent, max(last_sent) AS last_sent
+           sum(sent_lately)::bigint AS sent_lately, min(first_lately) AS first_lately,
+           sum(lane_waits)::bigint AS lane_waits, min(lane_why) FILTER (WHERE lane_waits > 0) AS lane_why,
+           min(lane_until) FILTER (WHERE lane_waits > 0) AS lane_until, min(first_sent) AS first_sent, max(last_sent) AS last_sent
       FROM counts GROUP BY device_id
 )
 SELECT s.device_id, d.transport,
        shardd.shown_state(d) AS device_state,
        s.queued, s.scheduled, s.sending, s.sent, s.failed, s.in_doubt, s.expired, s.opted_out, s.cancelled, s.sent_lately,
-       coalesce(t.sent, 0) AS sent_today, s.next_due, s.first_sent, s.last_sent
+       s.first_lately, coalesce(t.sent, 0) AS sent_today, s.lane_waits, s.lane_why, s.lane_until, s.next_due, s.first_sent, s.last_sent
   FROM summed s
   LEFT JOIN shardd.devices d ON d.id = s.device_id
   LEFT JOIN shardd.campaign_days t ON t.campaign = %(id)s AND t.device_id = s.device_id

@@ -67,6 +67,8 @@ async def test_the_progress_of_a_campaign_moves(daemon: Daemon, producer: Produc
     await expect(row).to_contain_text("10 sent", timeout=PATIENCE)
     await row.get_by_role("link", name="spring").click()
     await expect(page.locator("main")).to_contain_text("100 % of 10 jobs ended")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("spring finished")
+    await expect(page.locator("main")).not_to_contain_text("a minute")
     await expect(page.get_by_role("region", name="Devices").get_by_role("row")).to_have_count(3)
 
 

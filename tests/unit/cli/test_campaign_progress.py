@@ -12,19 +12,21 @@ from shardd.queue.campaign_progress import progress_of
 from shardd.queue.campaigns import CampaignDetails, CampaignRow, DeviceShare, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ROW = CampaignRow("spring", None, "running", None, NOW, 1.0, None, NOW, 0, 0, None)
+ROW = CampaignRow("spring", None, "running", None, NOW, 1.0, None, NOW, 0, False, 0, None)
 
 
 def share(device: str | None = "d1", state: str | None = "ready", **counts: Any) -> DeviceShare:
-    """`sent_ago` and `first_ago`: seconds since the last and the first message."""
+    """`sent_ago` and `first_ago`: seconds since the last message, and since the first one, also of the last ten minutes."""
     last, first = counts.pop("sent_ago", None), counts.pop("first_ago", None)
     names = ("queued", "scheduled", "sending", "sent", "failed", "in_doubt", "expired", "opted_out", "cancelled")
-    fields = dict.fromkeys((*names, "sent_lately", "sent_today"), 0) | {"next_due": None} | counts
+    fields = dict.fromkeys((*names, "sent_lately", "sent_today", "lane_waits"), 0)
+    fields |= {"next_due": None, "lane_why": None, "lane_until": None} | counts
     return DeviceShare(
         device_id=device,
         transport="sandbox",
         device_state=state,
         first_sent=None if first is None else NOW - timedelta(seconds=first),
+        first_lately=None if first is None else NOW - timedelta(seconds=first),
         last_sent=None if last is None else NOW - timedelta(seconds=last),
         **fields,
     )
@@ -35,17 +37,72 @@ def details(*shares: DeviceShare, pools: tuple[Pool, ...] = (), **row: Any) -> C
 
 
 @pytest.mark.parametrize(
-    ("first_ago", "sent_lately", "rate"), [(5, 3, 3.0), (300, 100, 20.0), (7200, 600, 60.0), (7200, 0, 0.0)]
+    ("first_ago", "sent_ago", "sent_lately", "rate", "moves"),
+    [
+        (5, 0, 3, 3.0, True),  # as if over a minute
+        (300, 0, 101, 20.0, True),
+        (600, 300, 101, 20.0, False),  # the same, before it stopped
+        (600, 50, 12, 1.2, True),
+        (590, 140, 4, 0.4, True),  # every 150 s
+        (5, 5, 1, 0.0, False),
+        (None, None, 0, 0.0, False),
+    ],
 )
-def test_the_rate_is_of_ten_minutes_or_since_the_first_but_of_a_minute_at_least(
-    first_ago: float, sent_lately: int, rate: float
+def test_the_rate_is_of_the_time_in_which_it_sent(
+    first_ago: float | None, sent_ago: float | None, sent_lately: int, rate: float, moves: bool
 ) -> None:
-    one = share(sent=1000, sent_lately=sent_lately, first_ago=first_ago, sent_ago=5, queued=10)
-    assert progress_of(details(one), NOW).rate == rate
+    one = share(sent=1000, sent_lately=sent_lately, first_ago=first_ago, sent_ago=sent_ago, queued=10)
+    progress = progress_of(details(one), NOW)
+    assert (progress.rate, progress.moves, progress.seconds_left is not None) == (rate, moves, moves)
+    assert not progress_of(details(one, state="paused"), NOW).moves
+
+
+def test_a_campaign_without_jobs_that_are_left_is_finished() -> None:
+    ended = share(sent=50, sent_lately=50, first_ago=300, sent_ago=1)
+    progress = progress_of(details(ended), NOW)
+    assert (progress.finished, progress.rate_text, progress.time_left) == (True, "", "")
+    assert not progress_of(details(ended, state="paused"), NOW).finished
+    assert not progress_of(details(), NOW).finished
+    assert not progress_of(details(share(sent=50, sending=1)), NOW).finished
+    row = replace(ROW, has_ended_jobs=True)
+    assert [one.shown_state for one in (row, replace(row, live=1), replace(row, state="cancelled"), ROW)] == [
+        "finished",
+        "running",
+        "cancelled",
+        "running",
+    ]
+
+
+def test_jobs_that_wait_for_limits_or_hours_are_not_promised() -> None:
+    until = NOW + timedelta(hours=8)
+    sends = share(queued=10, sent=50, sent_lately=51, first_ago=300, sent_ago=0)
+    limit, late = (
+        share(
+            f"d{hours}",
+            queued=5,
+            scheduled=1,
+            lane_waits=5,
+            lane_why="its daily limit",
+            lane_until=until + timedelta(hours=hours),
+        )
+        for hours in (2, 3)
+    )
+    error = share("d4", queued=1, lane_waits=1, lane_why="a backoff of its device (refused)", lane_until=until)
+    paused = share("d5", "paused", queued=2, lane_waits=2, lane_why="its daily limit", lane_until=until)
+    progress = progress_of(details(sends, limit, late, error, paused), NOW)
+    assert progress.held_back == 13
+    assert progress.held_back_by == (
+        "1 device paused, 2 devices wait for: its daily limit, the first until 2026-03-01 22:00 UTC, "
+        "1 device waits for: a backoff of its device, until 2026-03-01 20:00 UTC"
+    )
+    assert progress.seconds_left == 60 * 12 / 10
+    assert progress.time_left.startswith("about 1m 12s for those that are not held back at this rate; limits")
+    stuck = progress_of(details(replace(limit, scheduled=0)), NOW)
+    assert stuck.waits_for == "1 device waits for: its daily limit, until 2026-03-01 22:00 UTC"
 
 
 def test_the_time_left_is_of_jobs_that_can_be_sent() -> None:
-    well = share(queued=100, sending=1, sent=50, sent_lately=50, first_ago=600, sent_ago=1)
+    well = share(queued=100, sending=1, sent=50, sent_lately=51, first_ago=600, sent_ago=0)
     dead = share("d2", "banned", queued=1000)
     pool = Pool("team", jobs=30, devices=2, able=0)
     progress = progress_of(details(well, dead, share(None, None, queued=30), pools=(pool,)), NOW)
