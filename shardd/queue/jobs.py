@@ -289,19 +289,30 @@ def hints(rows: Sequence[Mapping[str, Any]]) -> list[WorkHint]:
 class Counts(Statements):
     """Numbers of the whole queue, on a connection with the planner's own plans."""
 
-    async def depth(self, opens: Mapping[str, float] | None = None) -> dict[str, Any]:
-        """Live jobs: queued, scheduled, sending, paused_jobs, and oldest_due_age (seconds; None: none may be sent).
+    async def depth(
+        self, opens: Mapping[str, float] | None = None, shards: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Live jobs: queued, scheduled, sending, paused_jobs, waits, and oldest_due_age (seconds; None: none may be sent).
 
-        `paused_jobs`: those of paused campaigns. `opens`: in how many seconds devices may send again, by id; negative: since
-        when they may. Others may at any time. The jobs are counted page by page (see `JobPass`).
+        `paused_jobs`: those of paused campaigns; `waits`: queued jobs by what they wait for. `opens`: in how many seconds devices
+        may send again, by id; negative: since when they may. Others may at any time. `shards`: the state of the shard of each
+        device whose shard takes no jobs. The jobs are counted page by page (see `JobPass`).
         """
-        params = {"device_ids": list(opens or ()), "opens": list((opens or {}).values())}
+        opens, shards = opens or {}, shards or {}
+        ids = list(opens.keys() | shards.keys())
+        params = {
+            "device_ids": ids,
+            "opens": [opens.get(one) for one in ids],
+            "shards": [shards.get(one) for one in ids],
+        }
         pages = await JobPass(self._database, "queue_depth", Record, params).rest()
         ages = [float(age) for page in pages if (age := page.pop("oldest_due_age")) is not None]
         total: Counter[str] = Counter()
+        waits: Counter[str] = Counter()
         for page in pages:
+            waits.update(page.pop("waits"))
             total.update(page)
-        return {**total, "oldest_due_age": max(0.0, *ages) if ages else None}
+        return {**total, "waits": dict(waits.most_common()), "oldest_due_age": max(0.0, *ages) if ages else None}
 
     async def doubts(self) -> int:
         """Jobs in doubt, which wait for an operator."""

@@ -76,6 +76,7 @@ from shardd.supervisor.takeover import TakeOver
 from shardd.supervisor.workers import host
 from shardd.supervisor.workers.messages import MessageHandlers
 from shardd.supervisor.workers.pool import WorkerPool
+from shardd.supervisor.workers.shard import down_states
 from shardd.supervisor.workers.spares import Spares
 from shardd.transports.whatsapp.version import installed_library
 
@@ -339,6 +340,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         steps,
         jobs=jobs,
         scheduler=scheduler,
+        down=lambda: down_states(workers.shards),
         hint=work_poller.hint,
         claim_watch=claim_watch,
         recovery=recovery,

@@ -7,7 +7,7 @@ one that fails is retried and reported while the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,15 +61,18 @@ def make_periodic_work(
     *,
     jobs: Jobs,
     scheduler: Scheduler,
+    down: Callable[[], Mapping[int, str]],
     hint: Callable[[list[WorkHint]], None],
     claim_watch: ClaimWatch,
     recovery: Recovery,
     take_over: TakeOver,
     embedded: EmbeddedPostgres | None,
 ) -> PeriodicWork:
-    """`config`: for what no reload changes; `hint`: gets what was released."""
+    """`config`: for what no reload changes; `hint`: gets what was released; `down`: see `down_states`."""
     bindings = upkeep.BindingCheck(ProducerAdmin(pools.general))
-    counter = upkeep.QueueCounter(Counts(pools.general), lambda: scheduler.opens(time.monotonic()))
+    counter = upkeep.QueueCounter(
+        Counts(pools.general), lambda: scheduler.opens(time.monotonic()), lambda: scheduler.held_up(down())
+    )
     events = EventUpkeep(Events(pools.general), WebhookAdmin(pools.general), lambda: current.config.events)
     forgetting = upkeep.ForgettingCheck(Forgetting(pools.general))
     lane_waits = LaneWaitRecorder(LaneWaits(pools.general), scheduler)

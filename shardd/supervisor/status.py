@@ -86,6 +86,9 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that a device of the recipient cannot decrypt, as was heard within the last 24 hours, of all nodes."""
     resent: int = 0
     """How many of these were sent again."""
+    waits: dict[str, int] = {}
+    """What the queued jobs wait for, in the words of `waits_for`, and how many do; the most frequent first. Another node's
+    shards are not looked at: what waits for these is `its turn`."""
 
 
 class WebhookStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +153,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     parked: int
     sandbox_devices: int
+    shard_down: int = 0
+    """Ready devices whose shard does not run: it is down on this node, or no node has it."""
     open_clients: int
     in_flight: int
     sent: int

@@ -99,17 +99,9 @@ def _facts(status: Status, most: int | None) -> Table:
     facts.add_column()
     if status.starting is not None:
         facts.add_row("starting", Text(status.starting, "yellow"))
-    clients = count(totals.open_clients, "open client")
-    facts.add_row("devices", Text(f"{totals.ready:,} ready, {totals.parked:,} parked{_parked(status)}, {clients}"))
-    facts.add_row("queue", Text("not counted yet", "dim") if queue is None else _queue_words(queue, status.now))
-    if queue is not None and queue.in_doubt:
-        doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
-        facts.add_row("in doubt", Text(doubts, "bold yellow"))
-    if queue is not None and queue.unreadable:
-        unreadable = f"{count(queue.unreadable, 'message')} in the last 24 hours, {queue.resent:,} sent again"
-        facts.add_row("unreadable", Text(f"{unreadable}: shardd job list --unreadable", "yellow"))
-    if queue is not None and (words := _campaign_words(queue)):
-        facts.add_row("campaigns", words)
+    facts.add_row("devices", _device_words(status))
+    for name, words in _queue_rows(queue, status.now):
+        facts.add_row(name, words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
     sent.append(f"{count(totals.failed, 'attempt')} failed, ", "red" if totals.failed else "")
     sent.append(f"{totals.in_doubt:,} in doubt", "bold yellow" if totals.in_doubt else "")
@@ -135,6 +127,31 @@ def _way_words(status: Status) -> Iterator[tuple[str, Text]]:
         yield "sessions", Text(status.sessions)
     if status.webhooks:
         yield "webhooks", _webhook_words(status.webhooks)
+
+
+def _device_words(status: Status) -> Text:
+    totals = status.totals
+    words = Text(f"{totals.ready - totals.shard_down:,} ready, ")
+    if totals.shard_down:
+        words.append(f"{totals.shard_down:,} ready whose shard does not run, ", "yellow")
+    return words.append(f"{totals.parked:,} parked{_parked(status)}, {count(totals.open_clients, 'open client')}")
+
+
+def _queue_rows(queue: QueueStatus | None, now: float) -> Iterator[tuple[str, Text]]:
+    if queue is None:
+        yield "queue", Text("not counted yet", "dim")
+        return
+    yield "queue", _queue_words(queue, now)
+    if queue.waits:
+        yield "waits for", Text("; ".join(f"{why} ({jobs:,})" for why, jobs in queue.waits.items()))
+    if queue.in_doubt:
+        doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
+        yield "in doubt", Text(doubts, "bold yellow")
+    if queue.unreadable:
+        unreadable = f"{count(queue.unreadable, 'message')} in the last 24 hours, {queue.resent:,} sent again"
+        yield "unreadable", Text(f"{unreadable}: shardd job list --unreadable", "yellow")
+    if words := _campaign_words(queue):
+        yield "campaigns", words
 
 
 def _queue_words(queue: QueueStatus, now: float) -> Text:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from shardd.config import TRANSPORTS
 from shardd.config.transports.device_settings import masked_settings
+from shardd.config.transports.sandbox import SANDBOX
 from shardd.dashboard import fields
 from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
@@ -237,7 +238,10 @@ def _facts(device: DeviceRow, settings: Settings | None, outlook: Outlook | None
     """What the page says below the state; without the supervisor, only what the row says."""
     in_flight = f", {device.in_flight:,} in flight" if device.in_flight else ""
     known: list[tuple[str, Any]] = [
-        ("transport", device.transport),
+        (
+            "transport",
+            f"{device.transport}: its messages reach nobody" if device.transport == SANDBOX.name else device.transport,
+        ),
         ("label", device.label),
         ("live jobs", f"{device.jobs:,}{in_flight}"),
     ]

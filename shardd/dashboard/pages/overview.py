@@ -6,17 +6,20 @@ from typing import Final
 
 from aiohttp import web
 
+from shardd.dashboard import fields
 from shardd.dashboard.chart import Chart
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
 from shardd.errors import DatabaseError, SharddError
+from shardd.queue.devices import SHOWN_STATES
+from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.webhooks import WebhookAdmin
-from shardd.states import CAN_SEND, NodeState, ShardState
+from shardd.states import CAN_SEND, JobState, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
 from shardd.supervisor.status import NodeStatus, ShardStatus, Status, head_word
 
-OF_STATUS: Final = ("head", "tiles", "states", "shards", "nodes", "notes")
+OF_STATUS: Final = ("head", "tiles", "states", "waits", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
 OF_RATES: Final = ("chart", "minutes")
 FINE: Final = (ShardState.RUNNING, ShardState.DRAINED)
@@ -39,7 +42,9 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             shards=_shards(status),
             nodes=status.nodes if len(status.nodes) > 1 else [],
             devices=sum(status.device_states.values()),
-            ready=sum(number for state, number in status.device_states.items() if state in CAN_SEND),
+            ready=sum(number for state, number in status.device_states.items() if state in CAN_SEND)
+            - status.totals.shard_down,
+            waits=[] if status.queue is None else [_Wait(why, jobs) for why, jobs in status.queue.waits.items()],
             sent_per_second=_sum(status, "sent_per_second"),
             in_flight=_sum(status, "in_flight"),
             others=[node for node in status.nodes if not node.own and _needs_a_look(node)],
@@ -77,6 +82,23 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         return site.page("overview.html", sign_in, parts=parts)
 
     return [web.get("/", site.signed_in(overview))]
+
+
+class _Wait:
+    """Queued jobs that wait for the same, and where more of it is seen."""
+
+    def __init__(self, why: str, jobs: int) -> None:
+        what, _, state = why.partition(": ")
+        self.why, self.jobs, self.state = why.replace("_", " "), jobs, state
+        self.is_phone = what == "its device" and state in TO_LINK
+        if what == "its device" and state in SHOWN_STATES:
+            self.link, self.where = fields.link("/devices", {"state": state}), "devices"
+        elif what == "its campaign":
+            self.link, self.where = fields.link("/campaigns", {"state": state}), "campaigns"
+        elif what == "its shard":
+            self.link, self.where = "#shards", "shards"
+        else:
+            self.link, self.where = fields.link("/jobs", {"state": JobState.QUEUED}), "queued jobs"
 
 
 def _shards(status: Status) -> list[ShardStatus]:

@@ -219,36 +219,49 @@ UPDATE shardd.jobs SET device_id = NULL
 RETURNING id;
 
 -- name: queue_depth
--- Live jobs after the id `after`, up to `upto`, by state, those of paused campaigns among them, and for how many seconds the oldest has been
--- due that may be sent. Jobs that wait for an operator, a limit, quiet hours, a gap or a backoff do not count, and others count from the end
--- of that: they are no reason for an alarm about the queue. Arrays, one element per device whose pace or backoff matters: device_ids, and
--- opens (in how many seconds it may send again; negative: since when it may). All jobs of a lane wait for the same, so lanes are joined, not
--- jobs; devices are joined with the arrays once, not for each lane.
+-- Live jobs after the id `after`, up to `upto`, by state, those of paused campaigns among them, for how many seconds the oldest has been due
+-- that may be sent, and what the queued ones wait for (jobs by cause, in the words of `waits_for`). Jobs that wait for an operator, a limit,
+-- quiet hours, a gap or a backoff are not due, and others are from the end of that: they are no reason for an alarm about the queue. Arrays,
+-- one element per device whose pace, backoff or shard matters: device_ids, opens (in how many seconds it may send again; negative: since
+-- when it may; NULL: nothing is known to delay it), and shards (the state of its shard, if that takes no jobs). All jobs of a lane wait for
+-- the same, so lanes are joined, not jobs; devices are joined with the arrays once, not for each lane.
 WITH d AS MATERIALIZED (
     SELECT d.id, d.paused_at IS NULL AND d.removed_at IS NULL AND d.state IN (${can_send}) AND coalesce(o.seconds <= 0, true) AS open,
-           greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at
+           greatest(d.state_since, d.resumed_at, now() + make_interval(secs => o.seconds)) AS opened_at,
+           CASE WHEN d.removed_at IS NULL AND d.paused_at IS NULL AND d.state IN (${can_send}) THEN 'its shard: ' || o.shard
+                ELSE 'its device: ' || shardd.shown_state(d) END AS cause
       FROM shardd.devices d
-      LEFT JOIN unnest(%(device_ids)s::text[], %(opens)s::double precision[]) AS o(id, seconds) ON o.id = d.id
+      LEFT JOIN unnest(%(device_ids)s::text[], %(opens)s::double precision[], %(shards)s::text[]) AS o(id, seconds, shard) ON o.id = d.id
+), lanes AS MATERIALIZED (
+    SELECT j.queued, j.scheduled, j.sending, c.state AS campaign_state,
+           greatest(j.due_since, d.opened_at, w.until, c.state_since) AS due_since,
+           d.open AND coalesce(c.state, 'running') = 'running' AND coalesce(w.until <= now(), true) AS open,
+           CASE WHEN c.state <> 'running' THEN 'its campaign: ' || c.state
+                WHEN j.device_id IS NULL THEN 'a device of its group'
+                WHEN d.cause IS NOT NULL THEN d.cause
+                WHEN w.until > now() THEN split_part(w.why, ' (', 1)
+                ELSE 'its turn' END AS cause
+      FROM (
+          SELECT device_id, lane, campaign,
+                 count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+                 count(*) FILTER (WHERE scheduled) AS scheduled,
+                 count(*) FILTER (WHERE claimed_epoch IS NOT NULL) AS sending,
+                 min(greatest(run_at, created_at, due_at)) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS due_since
+            FROM shardd.jobs
+           WHERE id > %(after)s AND id <= %(upto)s
+           GROUP BY device_id, lane, campaign
+      ) j
+      LEFT JOIN d ON d.id = j.device_id
+      LEFT JOIN shardd.lane_waits w ON w.device_id = j.device_id AND w.lane = j.lane
+      LEFT JOIN shardd.campaigns c ON c.id = j.campaign
 )
-SELECT coalesce(sum(j.queued), 0)::bigint AS queued, coalesce(sum(j.scheduled), 0)::bigint AS scheduled,
-       coalesce(sum(j.sending), 0)::bigint AS sending,
-       coalesce(sum(j.queued + j.scheduled + j.sending) FILTER (WHERE c.state = 'paused'), 0)::bigint AS paused_jobs,
-       extract(epoch FROM now() - min(greatest(j.due_since, d.opened_at, w.until, c.state_since))
-           FILTER (WHERE j.queued > 0 AND d.open AND coalesce(c.state, 'running') = 'running' AND coalesce(w.until <= now(), true)))
-           AS oldest_due_age
-  FROM (
-      SELECT device_id, lane, campaign,
-             count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
-             count(*) FILTER (WHERE scheduled) AS scheduled,
-             count(*) FILTER (WHERE claimed_epoch IS NOT NULL) AS sending,
-             min(greatest(run_at, created_at, due_at)) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS due_since
-        FROM shardd.jobs
-       WHERE id > %(after)s AND id <= %(upto)s
-       GROUP BY device_id, lane, campaign
-  ) j
-  LEFT JOIN d ON d.id = j.device_id
-  LEFT JOIN shardd.lane_waits w ON w.device_id = j.device_id AND w.lane = j.lane
-  LEFT JOIN shardd.campaigns c ON c.id = j.campaign;
+SELECT coalesce(sum(queued), 0)::bigint AS queued, coalesce(sum(scheduled), 0)::bigint AS scheduled,
+       coalesce(sum(sending), 0)::bigint AS sending,
+       coalesce(sum(queued + scheduled + sending) FILTER (WHERE campaign_state = 'paused'), 0)::bigint AS paused_jobs,
+       extract(epoch FROM now() - min(due_since) FILTER (WHERE queued > 0 AND open)) AS oldest_due_age,
+       (SELECT coalesce(jsonb_object_agg(cause, jobs), '{}')
+          FROM (SELECT cause, sum(queued) AS jobs FROM lanes WHERE queued > 0 GROUP BY cause) causes) AS waits
+  FROM lanes;
 
 -- name: count_doubts
 -- Jobs in doubt, which wait for an operator; answered from an index.

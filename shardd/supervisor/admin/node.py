@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -116,6 +116,8 @@ class Node:
         for problem in problems:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
         sandbox = sum(queue.device.transport == SANDBOX.name for queue in self.scheduler.queues.values())
+        nodes = self.keeper.picture.statuses()
+        elsewhere = {shard for node in nodes if not node.own for shard in node.shards}
         config = self.current.config
         states = Counter(shown_state(queue) for queue in self.scheduler.queues.values())
         return Status(
@@ -142,9 +144,9 @@ class Node:
             sessions=self.sessions(),
             config=str(config.source) if config.source else None,
             dashboard=self.dashboard.url,
-            nodes=self.keeper.picture.statuses(),
+            nodes=nodes,
             shards=shards,
-            totals=sum_up(shards, sandbox_devices=sandbox),
+            totals=sum_up(shards, sandbox_devices=sandbox, elsewhere=elsewhere),
             queue=self.queue(),
             webhooks=self.webhooks(),
             spares=self.spares.ready,
@@ -313,11 +315,13 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
     )
 
 
-def sum_up(shards: Sequence[ShardStatus], *, sandbox_devices: int) -> Totals:
-    """The node's totals."""
-    summed = set(Totals.__struct_fields__) - {"sandbox_devices"}
+def sum_up(shards: Sequence[ShardStatus], *, sandbox_devices: int, elsewhere: Collection[int] = ()) -> Totals:
+    """The node's totals; `elsewhere`: the shards that other nodes hold."""
+    down = [shard for shard in shards if shard.state != ShardState.RUNNING]
+    shard_down = sum(shard.ready for shard in down if shard.epoch is not None or shard.shard not in elsewhere)
+    summed = set(Totals.__struct_fields__) - {"sandbox_devices", "shard_down"}
     sums = {name: round(sum(getattr(shard, name) for shard in shards), 2) for name in summed}
-    return Totals(sandbox_devices=sandbox_devices, **sums)
+    return Totals(sandbox_devices=sandbox_devices, shard_down=shard_down, **sums)
 
 
 def in_one_line(status: Status) -> str:

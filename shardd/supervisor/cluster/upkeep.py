@@ -52,17 +52,20 @@ _UNBOUND: Final = {
 class QueueCounter:
     """Counts the live table periodically."""
 
-    def __init__(self, counts: Counts, opens: Callable[[], Mapping[str, float]]) -> None:
-        """`opens`: when devices may send again; see `Scheduler.opens`."""
+    def __init__(
+        self, counts: Counts, opens: Callable[[], Mapping[str, float]], down: Callable[[], Mapping[str, str]]
+    ) -> None:
+        """`opens`: see `Scheduler.opens`; `down`: the state of the shard of each device whose shard does not run here."""
         self._counts = counts
         self._opens = opens
+        self._down = down
         self.queue: QueueStatus | None = None
         """The last count; None: not counted yet."""
 
     async def count(self) -> None:
         """Count now. Raises DatabaseError."""
         began = time.time()
-        depth, doubts = await self._counts.depth(self._opens()), await self._counts.doubts()
+        depth, doubts = await self._counts.depth(self._opens(), self._down()), await self._counts.doubts()
         counts = await self._counts.campaigns() | await self._counts.unreadable()
         self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=began)
 

@@ -434,6 +434,10 @@ class Scheduler:
         found = ((queue, queue.backing_off_after(now)) for queue in self.queues.values())
         return [(queue, error) for queue, error in found if error is not None and self._is_waiting(queue)]
 
+    def held_up(self, down: Mapping[int, str]) -> dict[str, str]:
+        """The devices of these shards, with what is said of theirs."""
+        return {device_id: down[queue.shard] for device_id, queue in self.queues.items() if queue.shard in down}
+
     def opens(self, now: float) -> dict[str, float]:
         """In how many seconds each device may send again, by id; negative: since when it may.
 

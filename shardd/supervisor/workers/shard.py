@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -212,3 +213,9 @@ class Shard:
     def _waits(self, event: str) -> None:
         if event in SHARD_TRANSITIONS[self.state]:
             self.move(event)
+
+
+def down_states(shards: Iterable[Shard]) -> dict[int, str]:
+    """The states of those of these shards that are this node's and take no jobs."""
+    down = (shard for shard in shards if shard.epoch is not None and shard.state is not ShardState.RUNNING)
+    return {shard.index: shard.state.value for shard in down}

@@ -105,4 +105,10 @@ async def test_the_counts_of_pages_are_added_up(dsn: str, database: Database, jo
     depth = await Counts(database).depth()
     # Of the first page: those of the others are of a paused campaign, or not due.
     assert depth.pop("oldest_due_age") == pytest.approx(7200, abs=60)
-    assert depth == {"queued": 4, "scheduled": 2, "sending": 1, "paused_jobs": 2}
+    assert depth == {
+        "queued": 4,
+        "scheduled": 2,
+        "sending": 1,
+        "paused_jobs": 2,
+        "waits": {"its turn": 2, "its campaign: paused": 2},
+    }

@@ -655,6 +655,7 @@ async def test_the_depth_counts_every_live_job_once(dsn: str, database: Database
         "scheduled": 0,
         "sending": 0,
         "paused_jobs": 0,
+        "waits": {},
         "oldest_due_age": None,
     }
     insert_jobs(dsn, "a", 3)
@@ -662,7 +663,7 @@ async def test_the_depth_counts_every_live_job_once(dsn: str, database: Database
     await claim(jobs, epoch, "a")
     depth = await Counts(database).depth()
     age = depth.pop("oldest_due_age")
-    assert depth == {"queued": 2, "scheduled": 2, "sending": 1, "paused_jobs": 0}
+    assert depth == {"queued": 2, "scheduled": 2, "sending": 1, "paused_jobs": 0, "waits": {"its turn": 2}}
     assert 0 <= age < HANG
 
 
@@ -674,6 +675,40 @@ async def test_a_device_that_is_held_back_has_no_job_that_is_due(dsn: str, datab
     assert both["oldest_due_age"] is not None
     assert (await counts.depth({"b": 60.0}))["oldest_due_age"] is not None
     assert await counts.depth({"b": 60.0, "a": 1e9, "unknown": 1.0}) == {**both, "oldest_due_age": None}
+
+
+async def test_the_depth_says_what_queued_jobs_wait_for(dsn: str, database: Database, epoch: int) -> None:
+    add_campaigns(dsn, "spring", "summer")
+    with connect(dsn) as connection:
+        connection.execute("UPDATE shardd.campaigns SET state = 'paused' WHERE id = 'spring'")
+        for device in ("full", "gone", "held", "late", "down"):
+            connection.execute("INSERT INTO shardd.devices (id, transport) VALUES (%s, 'sandbox')", (device,))
+        connection.execute("UPDATE shardd.devices SET state = 'logged_out' WHERE id = 'gone'")
+        connection.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'held'")
+    insert_jobs(dsn, "a", 7)
+    insert_jobs(dsn, "a", 6, campaign="spring")
+    insert_jobs(dsn, "gone", 5)
+    insert_jobs(dsn, "held", 4)
+    insert_jobs(dsn, "full", 3)
+    insert_jobs(dsn, "full", 1, campaign="summer")  # another lane
+    insert_jobs(dsn, "late", 2)
+    insert_jobs(dsn, "down", 1)
+    insert_jobs(dsn, "a", 9, run_at="2090-01-01 00:00:00+00")
+    waits = {
+        ("full", "/marketing"): ("its daily limit", 60.0),
+        ("late", "/marketing"): ("a backoff of its device (no)", 60.0),
+    }
+    await LaneWaits(database).save(waits)
+    depth = await Counts(database).depth({"a": -5.0}, {"down": "broken", "gone": "broken"})
+    assert depth["waits"] == {
+        "its turn": 8,
+        "its campaign: paused": 6,
+        "its device: logged_out": 5,
+        "its device: paused": 4,
+        "its daily limit": 3,
+        "a backoff of its device": 2,
+        "its shard: broken": 1,
+    }
 
 
 async def test_a_job_is_due_since_its_pace_allows_it(dsn: str, database: Database, epoch: int) -> None:

@@ -108,7 +108,7 @@ PAGED: dict[str, dict[str, Any]] = {
     "claims_of_incarnation": {"incarnation": SOMEBODY},
     "old_claims": {"age": 5.0, "incarnation": SOMEBODY},
     "orphaned_claims": {"grace": 60.0},
-    "queue_depth": {"device_ids": ["d1", "d2"], "opens": [1.0, -1.0]},
+    "queue_depth": {"device_ids": ["d1", "d2"], "opens": [1.0, -1.0], "shards": [None, "broken"]},
 }
 """No index names the columns of a claim, so that claiming stays cheap: these read every live job, page by page."""
 NO_TABLE = {"prepare_archive", "announce_work", "begin_cycle", "commit_cycle"}

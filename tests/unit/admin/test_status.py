@@ -66,11 +66,11 @@ SHAPES = {
     },
     Totals: {
         "devices", "ready", "parked", "sandbox_devices", "open_clients", "in_flight", "sent", "failed", "in_doubt",
-        "sent_per_second",
+        "sent_per_second", "shard_down",
     },
     QueueStatus: {
         "queued", "scheduled", "sending", "oldest_due_age", "as_of", "running_campaigns", "paused_campaigns", "paused_jobs",
-        "in_doubt",
+        "in_doubt", "waits",
     },
     WebhookStatus: {"name", "failing", "disabled", "behind"},
 }  # fmt: skip
@@ -155,8 +155,19 @@ def test_the_totals_are_sums() -> None:
     some = [shard(), shard(shard=1, sent_per_second=0.75), shard(shard=2, sent=0, ready=10, parked=0)]
     totals = sum_up(some, sandbox_devices=12)
     assert totals.sandbox_devices == 12
-    for name in SHAPES[Totals] - {"sandbox_devices"}:
+    for name in SHAPES[Totals] - {"sandbox_devices", "shard_down"}:
         assert getattr(totals, name) == sum(getattr(one, name) for one in some), name
+
+
+def test_devices_are_ready_in_vain_while_their_shard_does_not_run() -> None:
+    some = [
+        shard(),
+        shard(shard=1, state="broken", ready=4),
+        shard(shard=2, state="waiting", epoch=None, ready=2),
+        shard(shard=3, state="waiting", epoch=None, ready=1),
+    ]
+    totals = sum_up(some, sandbox_devices=0, elsewhere={2})
+    assert (totals.ready, totals.shard_down) == (15, 5)
 
 
 def test_no_shards_sum_up_to_nothing() -> None:
