@@ -80,7 +80,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.globals["static"] = static_files.url_of
     environment.filters.update(
-        ago=ago, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", at=_at
+        ago=ago, since=_since, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", at=_at
     )
     return environment
 
@@ -243,6 +243,11 @@ def _named(request: web.Request, act: str | Callable[[web.Request], str] | None)
     thing = next((one for one in THINGS if one in request.match_info), None)
     target = request.path if thing is None else f"{thing} {request.match_info[thing]}"
     return act if isinstance(act, str) else act(request), target
+
+
+def _since(moment: float) -> str:
+    """How long ago a moment in POSIX seconds was, on a part that is rendered every second."""
+    return ago(datetime.fromtimestamp(moment, UTC))
 
 
 def _at(moment: datetime | float | None) -> str:

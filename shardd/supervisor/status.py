@@ -63,6 +63,11 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
             "Texts whose link has no preview, though one was wanted, since the worker's start.",
         ),
     ] = 0
+    deaths_lately: int = 0
+    """How many of its workers died unrequested within the last hour, up to 100."""
+    last_death: str | None = None
+    """How the last of these ended; None: there is none."""
+    last_death_at: float | None = None
 
 
 class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):

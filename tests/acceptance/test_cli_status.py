@@ -46,12 +46,19 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
     assert rows == [[str(s.shard), "running", str(s.pid)] for s in status.shards]
     assert "\x1b" not in shown.out
 
-    pid = status.shards[0].pid
+    producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('w1', '+4915112345678', 'x')")
+    await daemon.until(lambda answer: answer["queue"]["waits"] == {"its device: unpaired": 1})
+    assert "waits for  its device: unpaired (1)" in (await shardd("status")).out
+    await shardd("job", "cancel", "--device=w1", "--yes")
+
+    pid, ready = status.shards[0].pid, status.shards[0].ready
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await daemon.until(lambda answer: not answer["healthy"])
     degraded = await shardd("status")
     assert degraded.code == 1
+    assert f"{6 - ready} ready, {ready} ready whose shard does not run, 2 parked" in degraded.out
+    assert re.search(r"died +worker of shard 0: SIGKILL, .* ago\n", degraded.out)
     assert "on test: degraded" in degraded.out
     assert re.search(r"problem +shard 0 is (backoff|broken): ", degraded.out)
     assert (await shardd("status", "--json")).code == 1

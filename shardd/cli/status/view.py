@@ -114,6 +114,8 @@ def _facts(status: Status, most: int | None) -> Table:
         facts.add_row(Text("problem", "red"), problem)
     if most is not None and len(status.problems) > most:
         facts.add_row("", Text(f"and {count(len(status.problems) - most, 'more problem')}", "red"))
+    for words in _death_words(status, most):
+        facts.add_row(Text("died", "yellow"), words)
     for note in status.notes:
         facts.add_row(Text("note", "yellow"), note)
     return facts
@@ -127,6 +129,18 @@ def _way_words(status: Status) -> Iterator[tuple[str, Text]]:
         yield "sessions", Text(status.sessions)
     if status.webhooks:
         yield "webhooks", _webhook_words(status.webhooks)
+
+
+def _death_words(status: Status, most: int | None) -> Iterator[str]:
+    """The shards whose workers died within the last hour, the last one first."""
+    died = [shard for shard in status.shards if shard.last_death_at is not None]
+    died.sort(key=lambda shard: -(shard.last_death_at or 0.0))
+    for shard in died[:most]:
+        how = f"worker of shard {shard.shard}: {shard.last_death}"
+        more = f"; {shard.deaths_lately:,} in the last hour" if shard.deaths_lately > 1 else ""
+        yield f"{how}, {span(max(0.0, status.now - (shard.last_death_at or 0.0)))} ago{more}"
+    if most is not None and len(died) > most:
+        yield f"and workers of {count(len(died) - most, 'more shard')}"
 
 
 def _device_words(status: Status) -> Text:

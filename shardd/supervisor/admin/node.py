@@ -289,6 +289,7 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
     process = shard.process
     beat = None if process is None else process.beat
     ready = sum(queue.can_send for queue in queues)
+    deaths = shard.deaths_lately()
     return ShardStatus(
         shard=shard.index,
         state=shard.state.value,
@@ -305,6 +306,9 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
         in_doubt=totals.get(Verdict.IN_DOUBT, 0),
         sent_per_second=round(shard.rate(), 2),
         restarts=shard.restarts,
+        deaths_lately=len(deaths),
+        last_death=deaths[-1][1] if deaths else None,
+        last_death_at=deaths[-1][0] if deaths else None,
         lag=None if beat is None else beat.lag,
         heartbeat_age=None if process is None or beat is None else process.silent_for(),
         rss=None if beat is None else beat.rss,

@@ -81,11 +81,11 @@ class Deaths:
                 failed(error)
                 await asyncio.sleep(JOURNAL_RETRY)
             else:
-                self._count_death(shard, how, alone)
+                self._count_death(shard, alone)
                 shard.clean, shard.unsettled = True, None
         self._settled()
 
-    def _count_death(self, shard: Shard, how: str, alone: Claim | None) -> None:
+    def _count_death(self, shard: Shard, alone: Claim | None) -> None:
         """Whether a death counts for the breaker, which stops a shard whose workers fail whatever the jobs.
 
         It does not if a known job is the cause and the last workers were healthy: they sent other jobs. Without that proof it
@@ -97,7 +97,7 @@ class Deaths:
         if alone is None:
             shard.count_crash(time.monotonic())
             return
-        shard.last_error = f"worker died: {how}, while it prepared job {alone.id} of device {alone.device_id} alone"
+        shard.prepared_alone(f"job {alone.id} of device {alone.device_id}")
         healthy = self._dispatch.sent_by(shard.index) > shard.sent_before[0]
         if healthy or 0 < alone.worker_deaths < ALONE_FROM:
             shard.discount_crash()

@@ -22,6 +22,9 @@ log = get_logger(__name__)
 RATE_WINDOW: Final = 10.0
 """Seconds over which the messages per second are averaged."""
 
+LATELY: Final = 3600.0
+"""Seconds for which the death of a worker is shown."""
+
 Intent = Literal["drained", "stop", "respawn", "fence"]
 
 
@@ -56,6 +59,10 @@ class Shard:
     """Drained by an operator: it stays down until it is restarted."""
     crashes_in_a_row: int = 0
     restarts: int = 0
+    deaths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=100))
+    """When its last workers died unrequested, in POSIX seconds, and how."""
+    hangs: str | None = None
+    """Why its worker is being ended although nobody asked for that; None: it is not."""
     ran: bool = False
     """Whether one of its workers has taken jobs."""
     next_start: float = 0.0
@@ -104,6 +111,7 @@ class Shard:
         self.process, self.clean, self.kill_at, self.intent = process, False, None, None
         self.hard_deadline = None
         self.outgrows = self.worker_ending = False
+        self.hangs = None
         self.journal_error = None
         self.move("spawn")
 
@@ -131,6 +139,7 @@ class Shard:
         self.process, self.journal_error, self.spool_error = None, None, None
         self._samples.clear()
         intent, self.intent = self.intent, None
+        hangs, self.hangs = self.hangs, None
         if intent == "fence" or self.epoch is None:
             self._waits("fence")
             return
@@ -141,10 +150,23 @@ class Shard:
         # Unrequested, so it counts as a crash whatever the exit code: a worker that always ends at once must not spin.
         self.restarts += 1
         self.crashes_in_a_row += 1
-        self.last_error = f"worker died: {how}"
+        self.deaths.append((time.time(), how if hangs is None else f"{hangs}: ended by {how}"))
+        self.last_error = f"worker died: {self.deaths[-1][1]}"
         self.move("died")
         self.next_start = now + full_jitter(self.crashes_in_a_row, self.config.backoff.first, self.config.backoff.cap)
         log.error("worker died", action="crash", shard=self.index, how=how, again_in=round(self.next_start - now, 1))
+
+    def prepared_alone(self, what: str) -> None:
+        """Its last worker died while it prepared nothing but this."""
+        if self.deaths:
+            at, how = self.deaths.pop()
+            self.deaths.append((at, f"{how}, while it prepared {what} alone"))
+            self.last_error = f"worker died: {self.deaths[-1][1]}"
+
+    def deaths_lately(self) -> list[tuple[float, str]]:
+        """Those of its workers that died within the last hour."""
+        since = time.time() - LATELY
+        return [death for death in self.deaths if death[0] >= since]
 
     @property
     def dies_by_itself(self) -> bool:
@@ -189,10 +211,10 @@ class Shard:
         if self.kill_at is not None and now > self.kill_at:
             process.kill()
         elif self.state is ShardState.STARTING and now - process.started_at > config.start_timeout:
-            self.last_error = f"not ready within {config.start_timeout:g} s"
+            self.hangs = f"not ready within {config.start_timeout:g} s"
             process.abort()
         elif self.state is ShardState.RUNNING and process.silent_for() > config.heartbeat_timeout:
-            self.last_error = f"no heartbeat for {config.heartbeat_timeout:g} s"
+            self.hangs = f"no heartbeat for {config.heartbeat_timeout:g} s"
             process.abort()
         elif self.state is ShardState.RUNNING:
             self.reset_if_stable(now)

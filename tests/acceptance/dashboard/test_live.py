@@ -35,6 +35,7 @@ async def test_a_killed_worker_shows_and_comes_back_without_a_reload(start_daemo
     os.kill(pid, signal.SIGKILL)
     await expect(restarts).to_have_text("1")
     await expect(row).to_contain_text("running", timeout=PATIENCE)
+    await expect(row).to_contain_text(re.compile("last exit: SIGKILL, .* ago"))
 
 
 async def test_the_last_hour_grows_as_messages_are_sent(daemon: Daemon, producer: Producer, page: Page) -> None:

@@ -9,7 +9,7 @@ import signal
 
 from playwright.async_api import Page, expect
 
-from tests.acceptance.dashboard.looks import is_fit_for_all
+from tests.acceptance.dashboard.looks import is_fit_for_all, waiting
 from tests.fixtures.browser import sign_in
 from tests.support.daemon import Daemon, Producer, wait_gone
 from tests.support.visitor import make_link, visitor
@@ -24,6 +24,27 @@ async def test_what_happens_shows_without_a_reload(daemon: Daemon, producer: Pro
     producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd1'")
     await page.get_by_role("link", name="paused 1").click()
     await expect(page.get_by_role("row", name="d1 paused")).to_be_visible()
+
+
+async def test_the_first_page_says_why_jobs_wait_and_that_sandbox_devices_reach_nobody(
+    daemon: Daemon, producer: Producer, page: Page
+) -> None:
+    producer.add_devices(2)
+    producer.execute("UPDATE shardd.devices SET state = 'logged_out' WHERE id = 'd1'")
+    producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd2'")
+    waiting(producer, 3)
+    waiting(producer, 1, device_id="d2")
+    await sign_in(page, daemon)
+    await expect(page.locator("main")).to_contain_text("2 of 2 devices are sandbox: their messages reach nobody.")
+    waits = page.get_by_role("region", name="Queued jobs by what they wait for")
+    await expect(waits.get_by_role("row", name="its device: logged out")).to_contain_text("3")
+    await expect(waits.get_by_role("row", name="its device: paused")).to_contain_text("1")
+    await expect(waits.get_by_role("link", name="link phones")).to_be_visible()
+    await is_fit_for_all(page)
+    await waits.get_by_role("row", name="its device: paused").get_by_role("link", name="devices").click()
+    await expect(page.get_by_role("row", name="d2 paused")).to_be_visible()
+    await page.get_by_role("link", name="d2", exact=True).click()
+    await expect(page.locator("main")).to_contain_text("sandbox: its messages reach nobody")
 
 
 async def test_a_job_is_found_from_its_device(daemon: Daemon, producer: Producer, page: Page) -> None:

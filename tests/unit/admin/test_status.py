@@ -62,7 +62,7 @@ SHAPES = {
     ShardStatus: {
         "shard", "state", "since", "epoch", "pid", "devices", "ready", "parked", "open_clients", "in_flight", "sent", "failed",
         "in_doubt", "sent_per_second", "restarts", "lag", "heartbeat_age", "rss", "fds", "connects", "error",
-        "previews_left_out",
+        "previews_left_out", "deaths_lately", "last_death", "last_death_at",
     },
     Totals: {
         "devices", "ready", "parked", "sandbox_devices", "open_clients", "in_flight", "sent", "failed", "in_doubt",

@@ -139,6 +139,30 @@ def test_unreadable_messages_are_told_with_where_they_are() -> None:
     assert "unreadable  3 messages in the last 24 hours, 2 sent again: shardd job list --unreadable" in text
 
 
+def test_it_is_told_what_jobs_wait_for_and_which_devices_are_ready_in_vain() -> None:
+    status = node(2, down={1: ShardState.BROKEN})
+    assert status.queue is not None
+    queue = msgspec.structs.replace(status.queue, waits={"its device: logged_out": 1_200, "its daily limit": 3})
+    text = "\n".join(paint(msgspec.structs.replace(status, queue=queue), 120))
+    assert "waits for  its device: logged_out (1,200); its daily limit (3)" in text
+    assert "370 ready, 370 ready whose shard does not run, 10 parked" in text
+
+
+def test_a_worker_that_died_lately_is_told_with_how_and_when() -> None:
+    status = node(3)
+    shards = [
+        status.shards[0],
+        msgspec.structs.replace(status.shards[1], deaths_lately=3, last_death="SIGKILL", last_death_at=7_380.0),
+        msgspec.structs.replace(
+            status.shards[2], deaths_lately=1, last_death="exit code 1: OSError", last_death_at=7_490.0
+        ),
+    ]
+    lines = [line.strip() for line in paint(msgspec.structs.replace(status, shards=shards), 120)]
+    first = lines.index(next(line for line in lines if line.startswith("died")))
+    assert lines[first].endswith("worker of shard 2: exit code 1: OSError, 10s ago")
+    assert lines[first + 1].endswith("worker of shard 1: SIGKILL, 2m ago; 3 in the last hour")
+
+
 def test_campaigns_are_told_when_there_are_some() -> None:
     status = node(2)
     assert status.queue is not None

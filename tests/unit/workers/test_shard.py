@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,26 @@ def test_a_death_that_a_job_is_to_blame_for_makes_no_later_worker_careful_and_no
         assert shard.careful is careful
     assert shard.crashes_in_a_row == 2
     assert shard.restarts == 5
+
+
+def test_how_workers_died_lately_is_remembered_and_why_they_were_ended() -> None:
+    shard = Shard(0, SupervisorConfig(), epoch=1)
+    shard.deaths.append((time.time() - 3700, "exit code 1"))
+    for how, hangs in (("SIGKILL", None), ("SIGABRT", "no heartbeat for 10 s"), ("SIGKILL", None)):
+        shard.state, shard.hangs = ShardState.RUNNING, hangs
+        shard.died(how, now=100.0)
+    assert [how for _, how in shard.deaths_lately()] == [
+        "SIGKILL",
+        "no heartbeat for 10 s: ended by SIGABRT",
+        "SIGKILL",
+    ]
+    shard.prepared_alone("job 7 of device d1")
+    assert shard.deaths_lately()[-1][1] == "SIGKILL, while it prepared job 7 of device d1 alone"
+    assert shard.last_error == "worker died: SIGKILL, while it prepared job 7 of device d1 alone"
+    # A worker whose end was requested did not die.
+    shard.state, shard.intent = ShardState.DRAINING, "respawn"
+    shard.died("exit code 0", now=100.0)
+    assert len(shard.deaths_lately()) == 3
 
 
 def test_a_worker_is_not_killed_while_its_clients_store_what_they_have_received() -> None:
