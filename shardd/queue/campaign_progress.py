@@ -97,7 +97,13 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
     obstacles, held_back = _obstacles(details)
     movable = total - ended - held_back
     running = details.row.state == CampaignState.RUNNING
-    moves = running and rate > 0 and last is not None and _since(last, now) < max(SHORTEST, STILL * 60 / rate)
+    moves = (
+        running
+        and ended < total
+        and rate > 0
+        and last is not None
+        and _since(last, now) < max(SHORTEST, STILL * 60 / rate)
+    )
     progress = Progress(
         states=states,
         total=total,

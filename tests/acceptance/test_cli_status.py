@@ -58,7 +58,7 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
     degraded = await shardd("status")
     assert degraded.code == 1
     assert f"{6 - ready} ready, {ready} ready whose shard does not run, 2 parked" in degraded.out
-    assert re.search(r"died +worker of shard 0: SIGKILL, .* ago\n", degraded.out)
+    assert re.search(r"died +worker of shard 0: SIGKILL, .* ago", degraded.out)
     assert "on test: degraded" in degraded.out
     assert re.search(r"problem +shard 0 is (backoff|broken): ", degraded.out)
     assert (await shardd("status", "--json")).code == 1

@@ -74,7 +74,9 @@ _UNKNOWN: Final = "unknown; the others: shardd campaign list"
 
 def _state(shown: str, state: str) -> Text:
     """What is shown of a campaign's state, in the colour of the state itself."""
-    return Text(shown, state_text(state).style)
+    text = state_text(state)
+    text.plain = shown
+    return text
 
 
 CAMPAIGNS: Final = Listing[CampaignRow](

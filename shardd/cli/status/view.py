@@ -114,8 +114,8 @@ def _facts(status: Status, most: int | None) -> Table:
         facts.add_row(Text("problem", "red"), problem)
     if most is not None and len(status.problems) > most:
         facts.add_row("", Text(f"and {count(len(status.problems) - most, 'more problem')}", "red"))
-    for words in _death_words(status, most):
-        facts.add_row(Text("died", "yellow"), words)
+    for death in _death_words(status, most):
+        facts.add_row(Text("died", "yellow"), death)
     for note in status.notes:
         facts.add_row(Text("note", "yellow"), note)
     return facts

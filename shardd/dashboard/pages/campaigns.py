@@ -30,14 +30,18 @@ from shardd.queue.campaigns import (
 )
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.states import JobState
-from shardd.words import count
+from shardd.words import count, span
 
 MOST: Final = 50
 """Campaigns of one page."""
 TOP: Final = 50
 """Devices that a campaign's page lists."""
 PATIENCE: Final = 0.25
-"""Seconds for which a page waits for numbers; later ones reach it as they come."""
+"""Seconds for which the list waits for numbers; later ones reach it as they come."""
+PATIENCE_ONE: Final = 1.0
+"""Likewise for the page of one campaign."""
+OLD: Final = 5.0
+"""Seconds from which on the age of numbers that are being counted anew is shown."""
 MOST_WHY: Final = 200
 """Characters of a reason."""
 LIVE_LIST: Final = "campaigns"
@@ -75,7 +79,7 @@ class _Pages:
         shown, deadline = [], time.monotonic() + patience
         for title in titles:
             answer = await self._numbers.totals.wait(title.id, max(0.0, deadline - time.monotonic()))
-            shown.append((title, _progress(title, answer), None if answer is None else answer.error))
+            shown.append((title, _progress(title, answer), None if answer is None else answer.error, _age(answer)))
         return self._site.render("campaigns-rows.html", None, rows=shown)
 
     async def live_rows(self, _: str) -> str:
@@ -93,6 +97,7 @@ class _Pages:
             progress=_progress(title, answer),
             error=None if answer is None else answer.error,
             as_of=None if answer is None else answer.asked_at,
+            age=_age(answer),
             devices=[] if answer is None or answer.value is None else _devices(answer.value),
             pools=[] if answer is None or answer.value is None else answer.value.pools,
             revocations={} if answer is None or answer.value is None else answer.value.revocations,
@@ -124,7 +129,7 @@ class _Pages:
             "campaign.html",
             sign_in,
             campaign=title,
-            live=await self.part("campaign-live.html", name, PATIENCE),
+            live=await self.part("campaign-live.html", name, PATIENCE_ONE),
             devices=await self.part("campaign-devices.html", name),
         )
 
@@ -229,6 +234,13 @@ def _progress(title: CampaignTitle, answer: Answer[CampaignDetails | None] | Non
         return None
     progress = progress_of(CampaignDetails(title, answer.value.shares, answer.value.pools), datetime.now(UTC))
     return progress, Bar(progress)
+
+
+def _age(answer: Answer[CampaignDetails | None] | None) -> str:
+    """How old numbers are that may be wrong by now, in words; empty: they are not."""
+    if answer is None or answer.is_good or (age := time.time() - answer.asked_at) < OLD:
+        return ""
+    return span(age)
 
 
 def _devices(details: CampaignDetails) -> list[object]:

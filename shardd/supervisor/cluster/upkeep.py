@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from shardd.embedded import EmbeddedPostgres
 from shardd.logs import get_logger
@@ -66,7 +66,7 @@ class QueueCounter:
         """Count now. Raises DatabaseError."""
         began = time.time()
         depth, doubts = await self._counts.depth(self._opens(), self._down()), await self._counts.doubts()
-        counts = await self._counts.campaigns() | await self._counts.unreadable()
+        counts: dict[str, Any] = {**await self._counts.campaigns(), **await self._counts.unreadable()}
         self.queue = QueueStatus(**depth, **counts, in_doubt=doubts, as_of=began)
 
 

@@ -29,9 +29,8 @@ async def test_what_happens_shows_without_a_reload(daemon: Daemon, producer: Pro
 async def test_the_first_page_says_why_jobs_wait_and_that_sandbox_devices_reach_nobody(
     daemon: Daemon, producer: Producer, page: Page
 ) -> None:
-    producer.add_devices(2)
-    producer.execute("UPDATE shardd.devices SET state = 'logged_out' WHERE id = 'd1'")
-    producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd2'")
+    producer.execute("INSERT INTO shardd.devices (id, transport, state) VALUES ('d1', 'sandbox', 'logged_out')")
+    producer.execute("INSERT INTO shardd.devices (id, transport, paused_at) VALUES ('d2', 'sandbox', now())")
     waiting(producer, 3)
     waiting(producer, 1, device_id="d2")
     await sign_in(page, daemon)
