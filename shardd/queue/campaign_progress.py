@@ -32,7 +32,7 @@ class Progress:
     rate_over: float
     """The seconds that this is measured over."""
     moves: bool
-    """It is running, and has just sent."""
+    """It is running, has just sent, and has more that is not held back."""
     seconds_left: float | None
     """For the jobs that are not held back, at this rate; None: unknown, or nothing moves."""
     waits_for: str | None
@@ -99,7 +99,7 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
     running = details.row.state == CampaignState.RUNNING
     moves = (
         running
-        and ended < total
+        and movable > 0
         and rate > 0
         and last is not None
         and _since(last, now) < max(SHORTEST, STILL * 60 / rate)
@@ -112,7 +112,7 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
         rate=rate,
         rate_over=over,
         moves=moves,
-        seconds_left=60 * movable / rate if moves and movable else None,
+        seconds_left=60 * movable / rate if moves else None,
         waits_for=None,
         held_back=held_back,
         held_back_by=obstacles,

@@ -157,7 +157,7 @@ def _queue_rows(queue: QueueStatus | None, now: float) -> Iterator[tuple[str, Te
         return
     yield "queue", _queue_words(queue, now)
     if queue.waits:
-        yield "waits for", Text("; ".join(f"{why} ({jobs:,})" for why, jobs in queue.waits.items()))
+        yield "waits", Text("; ".join(f"{why} ({jobs:,})" for why, jobs in queue.waits.items()))
     if queue.in_doubt:
         doubts = f"{count(queue.in_doubt, 'job')} for you to decide: shardd job list --state=in_doubt"
         yield "in doubt", Text(doubts, "bold yellow")

@@ -30,6 +30,10 @@ _PAGE: Final = re.compile(r"/(?:[A-Za-z0-9._~%?&=+@:-][A-Za-z0-9/._~%?&=+@:-]{0,
 """A path of ours: `//host` would lead to another one."""
 _FOREIGN: Final = "This request does not come from this page. Open it again, and sign in there."
 
+_USED_UP: Final = (
+    "This link was used already, or is older than five minutes. Make another one on the host: shardd dashboard link"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Somebody:
@@ -68,6 +72,8 @@ class _Doors:
         """The button of a link."""
         if (token := _token(request)) is None:
             return self._site.sorry(None, 404, "This is no link for signing in. Copy it whole.")
+        if not (await self._site.supervisor.ask("GET", f"/dashboard/links/{token}"))["good"]:
+            return self._site.sorry(None, 410, _USED_UP)
         return self._site.page("sign-in-link.html", None, token=token)
 
     async def by_link(self, request: web.Request) -> web.Response:
@@ -78,7 +84,7 @@ class _Doors:
         token = _token(request)
         if token is None or not (await site.supervisor.ask("POST", f"/dashboard/links/{token}/redeem"))["redeemed"]:
             await self._failed(_Somebody("", How.LINK), "the link was used already, or is too old")
-            return site.sorry(None, 403, "This link was used already, or is older than five minutes. Make another one.")
+            return site.sorry(None, 403, _USED_UP)
         return await self._begin(request, BY_LINK, How.LINK, Role.OPERATE, "/")
 
     async def by_password(self, request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@
 | GET /settings | what the dashboard must know of the config (`shardd.supervisor.admin.node_settings`) |
 | GET /devices/{id} | when the device may send, and what it waits for (`shardd.supervisor.scheduling.outlook.DeviceOutlook`) |
 | POST /dashboard/links | a link that signs one person in to the dashboard, once, within five minutes |
+| GET /dashboard/links/{token} | for the dashboard: whether a link's token is good |
 | POST /dashboard/links/{token}/redeem | for the dashboard: whether a link's token is good, which uses it up |
 | POST /devices/{id}/close | close the device's client, so that another process may use its session |
 
@@ -109,6 +110,7 @@ class Control(Service):
             self._route("GET", "/devices/{device}", self._outlook),
             self._route("POST", "/devices/{device}/close", self._close_device),
             self._route("POST", "/dashboard/links", self._make_link),
+            self._route("GET", "/dashboard/links/{token}", self._look_at_link),
             self._route("POST", "/dashboard/links/{token}/redeem", self._redeem_link),
         ]
         self._listener = Listener("control", routes, most=MOST, patience=PATIENCE)
@@ -261,6 +263,9 @@ class Control(Service):
             why = next(iter(dashboard.notes()), "no dashboard: dashboard.listen is null: set it, and restart shardd")
             raise UsageError(why)
         return {"url": f"{dashboard.site}sign-in/{dashboard.links.make()}"}
+
+    async def _look_at_link(self, request: web.Request) -> object:
+        return {"good": self._node.dashboard.links.is_good(request.match_info["token"])}
 
     async def _redeem_link(self, request: web.Request) -> object:
         return {"redeemed": self._node.dashboard.links.redeem(request.match_info["token"])}

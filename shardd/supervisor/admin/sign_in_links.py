@@ -26,6 +26,10 @@ class SignInLinks:
         self._ends[token] = time.monotonic() + LIVES
         return token
 
+    def is_good(self, token: str) -> bool:
+        """Whether the token is good, without using it up."""
+        return time.monotonic() < self._ends.get(token, 0.0)
+
     def redeem(self, token: str) -> bool:
         """Whether the token is good; it is used up."""
         ends = self._ends.pop(token, None)

@@ -285,6 +285,8 @@ async def test_a_link_signs_in_once_and_only_from_its_own_page(daemon: Daemon, p
         assert (await owner.request("POST", link)).status == 303
         again = await thief.request("POST", link)
         assert (again.status, "This link was used already" in await again.text()) == (403, True)
+        looked = await thief.get(link)  # and it says so before anybody presses a button
+        assert (looked.status, "This link was used already" in await looked.text()) == (410, True)
         assert (len(thief.session.cookie_jar), (await thief.get("/account")).status) == (0, 401)
     assert acts(producer) == [("sign in", "done"), ("sign in", "the link was used already, or is too old")]
 

@@ -144,7 +144,7 @@ def test_it_is_told_what_jobs_wait_for_and_which_devices_are_ready_in_vain() -> 
     assert status.queue is not None
     queue = msgspec.structs.replace(status.queue, waits={"its device: logged_out": 1_200, "its daily limit": 3})
     text = "\n".join(paint(msgspec.structs.replace(status, queue=queue), 120))
-    assert "waits for  its device: logged_out (1,200); its daily limit (3)" in text
+    assert "waits    its device: logged_out (1,200); its daily limit (3)" in text
     assert "370 ready, 370 ready whose shard does not run, 10 parked" in text
 
 
