@@ -6,8 +6,8 @@ it asks this node's control socket for what only the supervisor knows.
 
 What it needs to know goes through its stdin, which stays open, as a line of JSON: another one when the config was read again, so
 that who may use the page changes at once. At its end, the process ends. It writes a line to its stdout
-every `BEAT` seconds; one that is silent is killed. After a crash, the next one is started by the next connection, after a
-growing pause.
+every `BEAT` seconds; one that is silent while the supervisor runs is killed. After a crash, the next one is started by the next
+connection, after a growing pause.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from shardd.pairing.context import SessionSettings, session_settings
 from shardd.supervisor.admin.sign_in_links import SignInLinks
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import Service
+from shardd.supervisor.silence import Silence
 from shardd.supervisor.systemd import clean_environ
 from shardd.supervisor.workers.launch import exit_words
 from shardd.tasks import end_tasks, uncancelled
@@ -228,15 +229,24 @@ class Dashboard(Service):
     async def _watch(self, process: asyncio.subprocess.Process) -> bool:
         """Kill it when it is silent; returns whether it was."""
         assert process.stdout is not None
-        while True:
-            try:
-                async with asyncio.timeout(SILENT):
-                    if not await process.stdout.readline():
-                        return False
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                return True
+        silence = Silence(counts=BEAT)
+        hears = asyncio.create_task(_hear(process.stdout, silence))
+        try:
+            while silence.look() < SILENT:
+                await asyncio.wait([hears], timeout=BEAT / 2)
+                if hears.done():
+                    return False
+        finally:
+            await end_tasks([hears])
+        with suppress(ProcessLookupError):
+            process.kill()
+        return True
+
+
+async def _hear(stdout: asyncio.StreamReader, silence: Silence) -> None:
+    """Until it says nothing any more."""
+    while await stdout.readline():
+        silence.end()
 
 
 def _access(config: Config) -> Access:

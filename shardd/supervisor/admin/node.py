@@ -310,7 +310,7 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
         last_death=deaths[-1][1] if deaths else None,
         last_death_at=deaths[-1][0] if deaths else None,
         lag=None if beat is None else beat.lag,
-        heartbeat_age=None if process is None or beat is None else process.silent_for(),
+        heartbeat_age=None if process is None or beat is None else process.silence.look(),
         rss=None if beat is None else beat.rss,
         fds=None if beat is None else beat.fds,
         connects=None if beat is None else beat.connects,

@@ -18,6 +18,7 @@ from shardd import ipc
 from shardd.channel import Channel, Listener
 from shardd.errors import SharddError
 from shardd.logs import get_logger
+from shardd.supervisor.silence import Silence
 from shardd.supervisor.workers.installed import REPLACED, were_replaced
 from shardd.supervisor.workers.launch import Launched, describe_exit, stderr_of_shard
 from shardd.wire import OutOfSyncError, supervisor_reader
@@ -32,6 +33,8 @@ CLOSE_GRACE: Final = 20.0
 """Seconds beyond a drain in which a worker ends: its clients still have to store what WhatsApp was told they have received."""
 EOF_GRACE: Final = 5.0
 """Seconds from its death to the end of its channel, at most; a child of its own may still hold the socket."""
+HEARING: Final = 0.5
+"""Seconds between looks at its silence, at most; a longer gap is one of the supervisor's own."""
 CLOSE_TIMEOUT: Final = 60.0
 """Seconds for the close of a client: its send must end before, then it may take 40 s to store what it has received."""
 
@@ -48,9 +51,9 @@ class WorkerProcess:
         self._out_of_sync: str | None = None
         self._channel: Channel | None = None
         self._launched: Launched | None = None
-        self.started_at = time.monotonic()
         self.ready_at: float | None = None
-        self.beat_at: float | None = None
+        self.silence = Silence(counts=HEARING)
+        """Since its last heartbeat, or since its start."""
         self.beat: ipc.Heartbeat | None = None
         self.rss_at_start = 0
         """Bytes that it took when it was ready."""
@@ -122,19 +125,17 @@ class WorkerProcess:
         """End it now."""
         self._signal(signal.SIGKILL)
 
-    def silent_for(self) -> float:
-        """Seconds since its last heartbeat, or since its start."""
-        return time.monotonic() - (self.beat_at or self.ready_at or self.started_at)
-
     # ---- what its messages report
 
     def ready(self, message: ipc.Ready) -> None:
         """It takes jobs."""
         self.ready_at, self.rss_at_start = time.monotonic(), message.rss
+        self.silence.end()
 
     def heartbeat(self, message: ipc.Heartbeat) -> None:
         """Its event loop runs."""
-        self.beat, self.beat_at = message, time.monotonic()
+        self.beat = message
+        self.silence.end()
 
     def client_closed(self, request: int) -> None:
         """The answer to `close_client`."""

@@ -208,12 +208,13 @@ class Shard:
         process, config = self.process, self.config
         if process is None:
             return
+        silent = process.silence.look()
         if self.kill_at is not None and now > self.kill_at:
             process.kill()
-        elif self.state is ShardState.STARTING and now - process.started_at > config.start_timeout:
+        elif self.state is ShardState.STARTING and silent > config.start_timeout:
             self.hangs = f"not ready within {config.start_timeout:g} s"
             process.abort()
-        elif self.state is ShardState.RUNNING and process.silent_for() > config.heartbeat_timeout:
+        elif self.state is ShardState.RUNNING and silent > config.heartbeat_timeout:
             self.hangs = f"no heartbeat for {config.heartbeat_timeout:g} s"
             process.abort()
         elif self.state is ShardState.RUNNING:
