@@ -129,10 +129,10 @@ def _read(
             fix = f"write {expected(field.type)}"
             why = "is given twice" if str(error) == "given twice" else f"is {shown}"
             raise ProblemError(problem, f"{name} {why}: {fix}", field=name, value=shown, fix=fix, index=index) from None
-        if _has_nul(found[field.name]):
+        if (place := _place_of_nul(name, found[field.name])) is not None:
             fix = "leave it out"
-            words = f"{name} has the character U+0000, which PostgreSQL cannot hold: {fix}"
-            raise ProblemError(problem, words, field=name, fix=fix, index=index)
+            words = f"{place} has the character U+0000, which PostgreSQL cannot hold: {fix}"
+            raise ProblemError(problem, words, field=place, fix=fix, index=index)
     for name, field in known.items():
         if field.required and field.name not in found:
             fix = f"write {expected(field.type)}"
@@ -140,8 +140,28 @@ def _read(
     return found
 
 
-def _has_nul(value: Any) -> bool:
-    return any(isinstance(one, str) and "\0" in one for one in (value if isinstance(value, list) else [value]))
+def _place_of_nul(name: str, value: Any) -> str | None:
+    """Where a field has U+0000, such as `metadata.order.note`; None: nowhere."""
+    if isinstance(value, msgspec.Raw):  # JSON that PostgreSQL reads, in which the character can only be an escape
+        text = bytes(value).decode(errors="replace")
+        if "\\u0000" not in text:
+            return None
+        try:
+            value = json.loads(text, parse_int=str, parse_float=str)
+        except RecursionError:
+            return name
+    inside: list[tuple[str, Any]] = [(name, value)]
+    while inside:
+        place, one = inside.pop()
+        if isinstance(one, str) and "\0" in one:
+            return place
+        if isinstance(one, list):
+            inside.extend((place, inner) for inner in one)
+        elif isinstance(one, dict):
+            if any("\0" in key for key in one):
+                return place
+            inside.extend((f"{place}.{key}"[:SHOWN], inner) for key, inner in one.items())
+    return None
 
 
 def _place(index: int | None) -> str:

@@ -125,6 +125,20 @@ async def test_what_is_carried_arrives_to_the_last_digit(program: Program, rows:
     assert (await program.get(f"/jobs/{number}")).json["metadata"]["order"] == 18446744073709551615
 
 
+async def test_a_nul_inside_of_json_is_named_with_its_place(program: Program) -> None:
+    for given, place in (
+        ({"x": {"y": "a\0b"}}, "metadata.x.y"),
+        ({"a": 1, "x": [1, {"y": ["\0"]}]}, "metadata.x.y"),
+        ({"x": {"\0": 1}}, "metadata.x"),
+    ):
+        answer = await program.post("/jobs", [HELLO, HELLO | {"metadata": given}])
+        assert (answer.status, answer.problem) == (422, "invalid"), answer
+        assert (answer.json["index"], answer.json["field"]) == (1, place), answer
+        assert answer.json["detail"].startswith(f"{place} has the character U+0000")
+    escaped = await program.post("/jobs", HELLO | {"metadata": {"x": "\\u0000"}})
+    assert escaped.status == 201, escaped
+
+
 async def test_a_field_of_another_type_or_name_is_named(program: Program) -> None:
     for field, value, words in FIELDS:
         answer = await program.post("/jobs", [HELLO, HELLO | {field: value}])
