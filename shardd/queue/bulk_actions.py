@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from shardd.config import TRANSPORTS
 from shardd.queue.job_admin import JobAdmin, JobCount, JobResult, Progress, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 from shardd.words import count
@@ -23,6 +24,7 @@ CAN_RESOLVE: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if
 CAN_REVOKE: Final = (JobState.SENT, JobState.IN_DOUBT)
 CAN_CANCEL: Final = tuple(state for state, events in JOB_TRANSITIONS.items() if "cancel" in events)
 _CHANGED: Final = "changed in the meantime; look again"
+_REVOKING: Final = " and ".join(name for name, definition in TRANSPORTS.items() if "revoke" in definition.kinds)
 
 OBSTACLES: Final = {
     "device": "the device was removed; bring it back with: shardd device add",
@@ -36,7 +38,7 @@ OBSTACLES: Final = {
     "revocation": "it is itself a revocation, and what was deleted cannot be brought back; send it again as a new job",
     "in_doubt": "in doubt, and without the id of its message nothing can be deleted; a journal or a report may still tell it",
     "no_id": "the id of its message is not known: a person decided that it was sent, or its recipient was forgotten",
-    "transport": "its device cannot revoke messages; only those of the transports whatsapp and sandbox can",
+    "transport": f"its device cannot revoke messages; only those of the transports {_REVOKING} can",
     "account": "its device has another account now; only the account that sent a message can delete it",
     "revoked": "it is revoked already",
 }
