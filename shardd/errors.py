@@ -52,6 +52,12 @@ class DatabaseError(SharddError):
     exit_code = 69
 
 
+class UnsureError(SharddError):
+    """The answer to an act was lost: all of it was done, or nothing."""
+
+    exit_code = 69
+
+
 class NotMigratedError(DatabaseError):
     """There is no database yet, or it lacks tables, columns or functions of this release."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from aiohttp import web
 
 from shardd.dashboard import fields
+from shardd.dashboard.audit import Actor
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
-from shardd.errors import DatabaseError, ErrorClass
+from shardd.errors import DatabaseError, ErrorClass, UnsureError
 from shardd.pacing import CLASSES
-from shardd.queue.acts import BEGUN
 from shardd.queue.bulk_actions import (
     CANCEL,
     OBSTACLES,
@@ -22,6 +22,7 @@ from shardd.queue.bulk_actions import (
     REVOKE,
     BulkAction,
     Choice,
+    Report,
     Seen,
     carry_out,
     done_words,
@@ -30,7 +31,7 @@ from shardd.queue.bulk_actions import (
     resolving,
     unseen,
 )
-from shardd.queue.job_admin import JobAdmin, JobCount, Traits
+from shardd.queue.job_admin import CHUNK, JobAdmin, JobCount, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
 from shardd.words import count
 
@@ -49,6 +50,25 @@ LONGEST_TRAIT: Final = 1000
 _FIELDS: Final = {"state": "state", "campaign": "campaign", "class": "job_class", "error_class": "error_class"}
 _PRIVATE: Final = {"order_group": "order_group", "reference": "reference"}
 """Producers may name these after a person, so the audit log does not have them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManyJobs:
+    """Jobs that are acted on chunk by chunk, and how the audit log names that."""
+
+    act: str
+    target: str
+    detail: str
+    choice: Choice
+    seen: Seen
+
+
+class BrokenOffError(Exception):
+    """An act on many jobs broke off; its text says what is known of them."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 def action_of(name: str, sign_in: SignIn) -> BulkAction:
@@ -122,10 +142,19 @@ async def act_on_jobs(
 ) -> web.Response:
     """Act on named jobs, which were shown in this state. Raises SharddError."""
     action, choice = action_of(name, sign_in), Choice(list(ids), Traits())
-    seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
-    target = f"job {ids[0]}" if len(ids) == 1 else count(len(ids), "job")
-    detail = ", ".join(map(str, ids)) if len(ids) > 1 else ""
-    return await _carry_out(site, sign_in, name, choice, seen=seen, target=target, detail=detail)
+    if len(ids) > 1:
+        seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
+        target, detail = count(len(ids), "job"), ", ".join(map(str, ids))
+        return await _act_on_many(site, sign_in, name, ManyJobs(_recorded(name), target, detail, choice, seen))
+    async with site.acting(sign_in, _recorded(name), f"job {ids[0]}") as acting:
+        jobs = JobAdmin(acting.database)
+        report = await carry_out(action, jobs, choice, await look(action, jobs, choice, shown_as=shown_as))
+        words = report_words(action, report)
+        if report.done:
+            acting.detail = words
+        else:
+            acting.result = words
+    return _answer(site, sign_in, action, report)
 
 
 async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
@@ -135,7 +164,7 @@ async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) 
     shown = [f"{key} {value}" for key, value in given.items() if value and key not in _PRIVATE]
     hidden = [f"one {key.replace('_', ' ')}" for key in _PRIVATE if given[key]]
     detail = ", ".join([*shown, *hidden])
-    return await _carry_out(site, sign_in, name, choice, seen=unseen(choice), target="jobs", detail=detail)
+    return await _act_on_many(site, sign_in, name, ManyJobs(_recorded(name), "jobs", detail, choice, unseen(choice)))
 
 
 async def is_revocable(site: Site, number: int) -> bool:
@@ -146,41 +175,66 @@ async def is_revocable(site: Site, number: int) -> bool:
 
 async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str) -> web.Response:
     """Delete the messages of a campaign for everyone. Raises SharddError."""
+    return await _act_on_many(site, sign_in, REVOKE_NAME, await to_revoke(site, campaign))
+
+
+async def to_revoke(site: Site, campaign: str) -> ManyJobs:
+    """The jobs of a campaign, of which the messages are to be deleted. Raises DatabaseError."""
     choice = Choice(None, Traits(campaign=campaign))
     seen = await look(REVOKE, JobAdmin(site.database), choice)
-    return await _carry_out(site, sign_in, REVOKE_NAME, choice, seen=seen, target=f"campaign {campaign}", detail="")
+    return ManyJobs(REVOKE_NAME, f"campaign {campaign}", "", choice, seen)
 
 
-async def _carry_out(
-    site: Site, sign_in: SignIn, name: str, choice: Choice, *, seen: Seen, target: str, detail: str
-) -> web.Response:
-    action, act, ends = action_of(name, sign_in), _recorded(name), time.monotonic() + PATIENCE
-    handled = 0
+async def carry_out_on_many(site: Site, actor: Actor, action: BulkAction, many: ManyJobs) -> Report:
+    """Act chunk by chunk, within `PATIENCE`; recorded as begun before, and with what came of it afterwards.
+
+    Raises BrokenOffError, which is recorded, and DatabaseError: nothing was done.
+    """
+    ends, handled = time.monotonic() + PATIENCE, 0
 
     def progress(jobs: int) -> None:
         nonlocal handled
         handled += jobs
 
-    if choice.ids is None or len(choice.ids) > 1:
-        await site.acted(sign_in, act, target, detail, result=BEGUN)
+    jobs, what = JobAdmin(site.database), (many.act, many.target)
+    await site.begin(actor, *what, many.detail)
     try:
         report = await carry_out(
-            action, JobAdmin(site.database), choice, seen, progress=progress, enough=lambda: time.monotonic() > ends
+            action, jobs, many.choice, many.seen, progress=progress, enough=lambda: time.monotonic() > ends
         )
-    except DatabaseError as error:  # what was handled stays so
+    except (DatabaseError, UnsureError) as error:  # what was handled stays so
         status, words = failure(error)
-        words = f"{words}; handled before: {count(handled, 'job')}"
-        await site.acted(sign_in, act, target, detail, result=words)
-        return site.sorry(sign_in, status, words)
-    result = "; ".join([done_words(action, report), *left_words(report)])
-    if report.stopped:
-        result += "; there may be more: do it again"
+        words = f"{words.rstrip('.')}; handled before: {count(handled, 'job')}"
+        if isinstance(error, UnsureError):
+            words += f"; of the next ones, at most {CHUNK:,}, it is not known"
+        await site.acted(actor, *what, many.detail, result=words)
+        raise BrokenOffError(status, words) from error
+    words = report_words(action, report)
     if report.done:
-        await site.acted(sign_in, act, target, "; ".join(filter(None, (detail, result))))
+        await site.acted(actor, *what, "; ".join(filter(None, (many.detail, words))))
     else:
-        await site.acted(sign_in, act, target, detail, result=result)
+        await site.acted(actor, *what, many.detail, result=words)
+    return report
+
+
+def report_words(action: BulkAction, report: Report) -> str:
+    """What came of an act."""
+    more = ["there may be more: do it again"] if report.stopped else []
+    return "; ".join([done_words(action, report), *left_words(report), *more])
+
+
+async def _act_on_many(site: Site, sign_in: SignIn, name: str, many: ManyJobs) -> web.Response:
+    action = action_of(name, sign_in)
+    try:
+        report = await carry_out_on_many(site, sign_in, action, many)
+    except BrokenOffError as error:
+        return site.sorry(sign_in, error.status, f"{error}.")
+    return _answer(site, sign_in, action, report)
+
+
+def _answer(site: Site, sign_in: SignIn, action: BulkAction, report: Report) -> web.Response:
     if report.done or report.already or not report.left:
-        return site.done(sign_in, result)
+        return site.done(sign_in, report_words(action, report))
     return site.sorry(sign_in, 409, "; ".join(left_words(report)))
 
 

@@ -37,10 +37,12 @@ async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> O
     try:
         recipient = (await spelling_of(site)).read(written)
     except UsageError:  # its words have the number of a person, which the audit log shall not keep
-        await site.acted(actor, OPT_OUT, PERSON, result="the number cannot be read")
+        await site.refused(actor, OPT_OUT, PERSON, why="the number cannot be read")
         raise
-    new = await OptOutAdmin(site.database).add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
-    await site.acted(actor, OPT_OUT, PERSON, "added" if new else "already listed")
+    async with site.acting(actor, OPT_OUT, PERSON) as acting:
+        admin = OptOutAdmin(acting.database)
+        new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
+        acting.detail = "added" if new else "already listed"
     if not new:
         return OptedOut(new=False, words=f"{recipient} is on the list already, and stays as it is.")
     return OptedOut(new=True, words=f"{recipient} is opted out: no more messages are sent to them.")

@@ -1,17 +1,18 @@
 """What every page of the site has in common: who is signed in and what they may do, its templates, its headers, its answers.
 
 **Acts** are requests other than GET, by htmx. The handler is wrapped by `Site.signed_in`, which lets nobody through without the
-role `operate` and the token of the page. It does its work, calls `Site.acted`, and answers with `Site.done`: its words appear on
+role `operate` and the token of the page. It does its work within `Site.acting`, and answers with `Site.done`: its words appear on
 the page (`role="status"`), whose content is then asked for anew, as a whole page. Every error is answered with `Site.sorry`:
-words on the page (`role="alert"`) when it was htmx that asked. What cannot be undone asks first: `hx-confirm="Cancel 12 jobs? …"`
-on a button opens a dialog whose buttons are the button's own words, and Back. A template has a button only
-`{% if sign_in.may_operate %}`.
+words on the page (`role="alert"`) when it was htmx that asked; they say that nothing was changed only where that is certain.
+What cannot be undone asks first: `hx-confirm="Cancel 12 jobs? …"` on a button opens a dialog whose buttons are the button's own
+words, and Back. A template has a button only `{% if sign_in.may_operate %}`.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from aiohttp import web
 from shardd import __version__
 from shardd.config.values.network import is_loopback
 from shardd.dashboard import fields, static_files
-from shardd.dashboard.audit import Actor, Audit
+from shardd.dashboard.audit import Acting, Actor, Audit
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
@@ -35,6 +36,7 @@ from shardd.errors import (
     NotStartedError,
     SharddError,
     UnreachableError,
+    UnsureError,
     UsageError,
 )
 from shardd.queue.acts import DONE
@@ -49,6 +51,8 @@ ANY_PATH: Final = r"/{path:[\s\S]*}"
 """The route of what no other has; `.` would leave out a path with a line break in it."""
 THINGS: Final = ("device", "campaign", "webhook", "job")
 """What a path may name."""
+UNSURE: Final = "It is not known whether this was done: look before you do it again"
+NOTHING: Final = "Nothing was changed"
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods of requests that change nothing."""
 HEADERS: Final = {
@@ -140,13 +144,36 @@ class Site:
         answer.headers.update({"HX-Retarget": "#done", "HX-Reswap": "innerHTML", "HX-Trigger": "acted"})
         return answer
 
-    async def acted(self, actor: Actor, act: str, target: str = "", detail: str = "", *, result: str = DONE) -> None:
-        """Write to the audit log what was done in this request: `act` such as `pause`, `target` such as `device d1`.
+    def acting(self, actor: Actor, act: str, target: str, detail: str = "") -> AbstractAsyncContextManager[Acting]:
+        """Do something in the database, with its row of the audit log: `act` such as `pause`, `target` such as `device d1`.
 
-        `result`: why it was not carried out. Errors that a handler raises are written by `signed_in`. No text of a message and no
-        number of a person: the log is kept when somebody is forgotten.
+        Errors of the block are written by `signed_in`. No text of a message and no number of a person: the log is kept when
+        somebody is forgotten. Raises DatabaseError and UnsureError.
         """
-        await self.audit.record(actor, self.gate.address(CURRENT.get()), act, target, detail, result=result)
+        return self.audit.acting(actor, self._address(), act, target, detail)
+
+    async def begin(self, actor: Actor, act: str, target: str, detail: str = "") -> None:
+        """Before something that is not one transaction, and `acted` after it. Raises DatabaseError: then it must not begin."""
+        await self.audit.begin(actor, self._address(), act, target, detail)
+
+    async def acted(self, actor: Actor, act: str, target: str = "", detail: str = "", *, result: str = DONE) -> None:
+        """Write to the audit log what has happened in this request. `result`: why it was not carried out."""
+        await self.audit.record(actor, self._address(), act, target, detail, result=result)
+
+    async def refused(self, actor: Actor, act: str, target: str, detail: str = "", *, why: str) -> None:
+        """Write to the audit log that somebody was refused, which may happen often."""
+        await self.audit.refuse(actor, self._address(), act, target, detail, why=why)
+
+    async def failed(self, actor: Actor, act: str, target: str, detail: str = "", *, error: Exception) -> None:
+        """Write to the audit log that something was not done, or perhaps."""
+        if isinstance(error, UnsureError):
+            await self.acted(actor, act, target, detail, result=failure(error)[1])
+        else:
+            why = failure(error)[1] if isinstance(error, SharddError) else str(error)
+            await self.refused(actor, act, target, detail, why=why)
+
+    def _address(self) -> str:
+        return self.gate.address(CURRENT.get())
 
     def sign_in_page(self, request: web.Request, status: int, *, words: str = "", user: str = "") -> web.Response:
         """The page that tells how to sign in, with a form for those who have a password."""
@@ -189,12 +216,12 @@ class Site:
                 self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))
             ):
                 words = "This request does not come from a page of this sign-in. Reload the page."
-                await self.acted(sign_in, *_named(request, act), result=words)
+                await self.refused(sign_in, *_named(request, act), why=words)
                 return self.sorry(sign_in, 403, words)
             if (acts if operate is None else operate) and not sign_in.may_operate:
                 words = f"{sign_in.user} may look, and not operate."
                 if acts:
-                    await self.acted(sign_in, *_named(request, act), result=words)
+                    await self.refused(sign_in, *_named(request, act), why=words)
                 return self.sorry(sign_in, 403, words)
             # PostgreSQL cannot hold a NUL, so nothing has a name with one.
             wanted = self._no_such_page if "\0" in request.path else page
@@ -205,7 +232,8 @@ class Site:
             except SharddError as error:
                 status, words = failure(error)
                 if acts:
-                    await self.acted(sign_in, *_named(request, act), result=words)
+                    await self.failed(sign_in, *_named(request, act), error=error)
+                    words = f"{words.rstrip('.')}. {NOTHING}." if isinstance(error, DatabaseError) else words
                 return self.sorry(sign_in, status, words)
 
         return handle
@@ -262,6 +290,8 @@ def failure(error: SharddError) -> tuple[int, str]:
     match error:
         case UsageError():
             return 400, str(error)
+        case UnsureError():
+            return 503, f"{UNSURE} ({error})."
         case DatabaseError():
             return 503, f"The database does not answer: {error}"
         case NotRunningError():

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 
 from shardd.config import PacingConfig
 from shardd.control_client import TIMEOUT, ask
-from shardd.errors import SharddError
+from shardd.errors import NotRunningError, SharddError, UnreachableError, UnsureError
 from shardd.supervisor.admin.node_settings import NodeSettings
 from shardd.supervisor.status import Status
 
@@ -74,6 +75,17 @@ class SupervisorClient:
             return msgspec.convert(await ask(self._socket, "GET", "/status"), Status)
         except SharddError as error:
             return error
+
+    async def act(self, path: str, *, timeout: float = TIMEOUT) -> Any:
+        """Have it do something. Raises SharddError; UnsureError when it took the request, and did not answer."""
+        try:
+            return await self.ask("POST", path, timeout=timeout)
+        except UnreachableError as error:
+            raise UnsureError(str(error)) from error
+        except NotRunningError as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                raise  # nobody took it
+            raise UnsureError("shardd hung up without an answer") from error
 
     async def ask(self, method: str, path: str, *, timeout: float = TIMEOUT) -> Any:
         """See `shardd.control_client.ask`."""

@@ -125,6 +125,12 @@ def has_no_room(error: DatabaseError) -> bool:
     return isinstance(error.__cause__, psycopg.Error) and error.__cause__.sqlstate == "53300"
 
 
+def is_answer(error: DatabaseError) -> bool:
+    """Whether a server itself says that a statement failed; otherwise it is the connection that did."""
+    cause = error.__cause__
+    return isinstance(cause, psycopg.Error) and cause.diag.severity_nonlocalized == "ERROR"
+
+
 def explain_refusal(error: psycopg.OperationalError) -> psycopg.OperationalError:
     """The error of a connect, with the server's code unless its text is libpq's. May block for a moment."""
     return error if any(re.search(pattern, str(error)) for pattern, _ in _CONNECTING) else explain(error)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
-from shardd.queue.database import Statements
+from shardd.queue.queries import Statements
 from shardd.visible import visible
 
 MOST: Final = 500

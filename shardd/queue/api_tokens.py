@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from shardd.queue.database import Record, Statements, first
+from shardd.queue.queries import Record, Statements, first
 
 PREFIX: Final = "shardd_"
 """By which a token that lies around is recognized, by people and by scanners of secrets."""

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from shardd.queue.database import Record, Statements, column_of, first
+from shardd.queue.queries import Record, Statements, column_of, first
 from shardd.queue.records import Campaign
 from shardd.words import count
 

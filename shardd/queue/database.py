@@ -15,28 +15,24 @@ from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow, kwargs_row, scalar_row
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from shardd.errors import BlockedError, DatabaseError, RefusedDataError
+from shardd.errors import BlockedError, DatabaseError, RefusedDataError, UnsureError
 from shardd.logs import get_logger
-from shardd.postgres.errors import describe_error, words_of
+from shardd.postgres.errors import describe_error, is_answer, words_of
 from shardd.postgres.liveness import Deadline, is_fresh, shut_down
 from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Identity, Servers, Terms
 from shardd.postgres.sql_files import queries_of
 from shardd.queue.columns import QUERIES
+from shardd.queue.queries import Queries, Transaction, column_of
 from shardd.queue.values import register_loaders
 from shardd.tasks import TaskSet
 
 log = get_logger(__name__)
 
-Params = Mapping[str, Any]
-Record = dict[str, Any]
-"""A row, by the names of its columns."""
 Item = TypeVar("Item")
-Row = TypeVar("Row")
 
 _LISTEN_PING: Final = 30.0  # seconds of silence after which a listener checks that the server still is the primary
 _LIFETIME: Final = (
@@ -67,7 +63,7 @@ class ListenEvent:
     text: str = ""
 
 
-class Database:
+class Database(Queries):
     """A pool of autocommit connections to one database; `async with` opens and closes it.
 
     All times in seconds. `connect_timeout` bounds the wait for a connection, `statement_timeout` the work done with one. Every
@@ -201,30 +197,21 @@ class Database:
         finally:
             watch.end()
 
-    async def rows(self, make: Callable[..., Row], name: str, params: Params | None = None) -> list[Row]:
-        """Rows of a named query, each made by `make`, which is given the columns by their names."""
-        async with self.connection() as connection:
-            return await rows_of(connection, make, self.queries[name], params)
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        """One transaction: all of it is done, or nothing.
 
-    async def rows_for(self, make: Callable[..., Row], name: str, params: Params) -> list[Row]:
-        """`rows` for an operator's question, planned for its parameters: most of its filters are NULL."""
-        async with self.connection() as connection, connection.transaction():
-            await connection.execute(self.queries["plan_for_values"])
-            return await rows_of(connection, make, self.queries[name], params)
-
-    async def column(self, name: str, params: Params | None = None) -> list[Any]:
-        """The only column of a named query."""
-        async with self.connection() as connection:
-            return await column_of(connection, self.queries[name], params)
-
-    async def value(self, name: str, params: Params | None = None) -> Any:
-        """The only column of a named query's first row; None: there is no row."""
-        return next(iter(await self.column(name, params)), None)
-
-    async def execute(self, name: str, params: Params | None = None) -> int:
-        """Run a named query; returns the number of rows that it touched."""
-        async with self.connection() as connection:
-            return (await connection.execute(self.queries[name], params)).rowcount
+        Raises UnsureError when it is not known which, because the answer to its COMMIT was lost; after another error, nothing is.
+        """
+        is_complete = False
+        try:
+            async with self.connection() as connection, connection.transaction():
+                yield Transaction(connection, self.queries)
+                is_complete = True
+        except DatabaseError as error:
+            if is_complete and not is_answer(error):
+                raise UnsureError(str(error)) from error
+            raise
 
     async def listen(self, *channels: str) -> AsyncGenerator[ListenEvent]:
         """What happens on the channels, on a connection of its own; never ends and never raises.
@@ -321,36 +308,6 @@ class Database:
                 return connection
 
         return Remembering
-
-
-async def rows_of(
-    connection: AsyncConnection[TupleRow], make: Callable[..., Row], query: bytes, params: Params | None = None
-) -> list[Row]:
-    """`Database.rows` on a connection, for several statements in one transaction. Raises psycopg.Error."""
-    async with connection.cursor(row_factory=kwargs_row(make)) as cursor:
-        return await (await cursor.execute(query, params)).fetchall()
-
-
-async def column_of(connection: AsyncConnection[TupleRow], query: bytes, params: Params | None = None) -> list[Any]:
-    """`Database.column` on a connection. Raises psycopg.Error."""
-    async with connection.cursor(row_factory=scalar_row) as cursor:
-        return await (await cursor.execute(query, params)).fetchall()
-
-
-def first(rows: Sequence[Row]) -> Row | None:
-    """The first row, if there is one."""
-    return rows[0] if rows else None
-
-
-class Statements:
-    """Statements of one subject, as typed calls. Every call raises DatabaseError."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def _ids(self, name: str, params: Params) -> set[Any]:
-        """The only column of a named query, as ids."""
-        return set(await self._database.column(name, params))
 
 
 async def write_accepted(

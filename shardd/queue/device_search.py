@@ -8,8 +8,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from shardd.queue.database import Params, Record, Statements
 from shardd.queue.devices import make_device, shown_state_of
+from shardd.queue.queries import Params, Record, Statements
 from shardd.queue.records import Device
 
 MOST_COUNTED: Final = 1000

@@ -18,7 +18,7 @@ from shardd.config import TRANSPORTS
 from shardd.ipc import Visited
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
-from shardd.queue.database import Record, Statements
+from shardd.queue.queries import Record, Statements
 from shardd.queue.records import Device, RemovedDevice, StateChange
 from shardd.queue.values import arrays
 from shardd.states import DeviceState

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shardd.event_kinds import EventKind
-from shardd.queue.database import Record, Statements, first
+from shardd.queue.queries import Record, Statements, first
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from shardd.queue.database import Database, Record, Statements, first
+from shardd.queue.queries import Queries, Record, Statements, first
 
 CHUNK: Final = 20_000
 """Rows that one statement looks at."""
@@ -151,7 +151,7 @@ class Forgetting(Statements):
 class _Work(Statements):
     """One call of `Forgetting.forget`."""
 
-    def __init__(self, database: Database, report: Report) -> None:
+    def __init__(self, database: Queries, report: Report) -> None:
         super().__init__(database)
         self.progress = Progress()
         self._run: int | None = None

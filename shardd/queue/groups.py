@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from shardd.queue.database import Record, Statements, column_of, first, rows_of
 from shardd.queue.jobs import hints
+from shardd.queue.queries import Record, Statements, column_of, first, rows_of
 from shardd.queue.records import WorkHint
 
 

@@ -16,7 +16,8 @@ from psycopg import AsyncConnection, Error
 from psycopg.rows import TupleRow
 
 from shardd.errors import RefusedDataError
-from shardd.queue.database import Database, Record, column_of, rows_of, write_accepted
+from shardd.queue.database import Database, write_accepted
+from shardd.queue.queries import Record, column_of, rows_of
 
 BATCH: Final = 500
 """Jobs of one transaction: each of an order group holds a lock until its end."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shardd.incoming import Incoming, IncomingMedia
-from shardd.queue.database import Record, Statements, first
+from shardd.queue.queries import Record, Statements, first
 from shardd.queue.values import array
 
 MessageKey = tuple[str, str]

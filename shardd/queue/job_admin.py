@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from shardd.queue.database import Params, Record, Statements, first
+from shardd.queue.queries import Params, Record, Statements, first
 from shardd.queue.records import JobRow, WholeJob
 from shardd.queue.windows import Window
 from shardd.states import JOB_TRANSITIONS, JobState
@@ -228,7 +228,9 @@ class JobAdmin(Statements):
         """What became of the jobs of each statement; of some, nothing was to be done."""
 
         async def handle(params: Params) -> list[JobResult]:
-            return await self._database.rows_for(JobResult, name, {**asdict(traits), **more, **params, "most": CHUNK})
+            given = {**asdict(traits), **more, **params, "most": CHUNK}
+            async with self._database.transaction() as chunk:
+                return await chunk.rows_for(JobResult, name, given)
 
         if ids is not None:
             for chunk in _chunks(ids):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic
 
-from shardd.queue.database import Database, Params, Row
+from shardd.queue.queries import Params, Queries, Row
 
 PAGE: Final = 50_000
 """Jobs of a page: some tenths of a second on a busy machine."""
@@ -29,8 +29,8 @@ class JobPass(Generic[Row]):
 
     size = PAGE
 
-    def __init__(self, database: Database, name: str, make: Callable[..., Row], params: Params) -> None:
-        """`name`, `make`, `params`: as for `Database.rows`."""
+    def __init__(self, database: Queries, name: str, make: Callable[..., Row], params: Params) -> None:
+        """`name`, `make`, `params`: as for `Queries.rows`."""
         self._database = database
         self._name = name
         self._make = make

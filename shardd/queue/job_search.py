@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from shardd.queue.database import Record, Statements
 from shardd.queue.job_admin import Traits
+from shardd.queue.queries import Record, Statements
 from shardd.queue.records import JobRow
 from shardd.queue.windows import Window
 from shardd.states import FINISHED, JobState

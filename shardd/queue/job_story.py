@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shardd.event_kinds import EventKind
-from shardd.queue.database import Record, Statements
 from shardd.queue.inbox import InboxMessage
+from shardd.queue.queries import Record, Statements
 from shardd.queue.records import WholeJob
 from shardd.queue.windows import Window
 from shardd.states import FINISHED, JobState

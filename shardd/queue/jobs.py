@@ -12,8 +12,8 @@ from shardd.errors import ErrorClass
 from shardd.ipc import Receipt
 from shardd.persons import recipient_at
 from shardd.queue.cycle import CLAIM_KEY, Cycle, OrderGroup, Settlement, group_arrays, run_cycle
-from shardd.queue.database import Record, Statements
 from shardd.queue.job_pass import JobPass
+from shardd.queue.queries import Record, Statements
 from shardd.queue.records import ClaimRequest, WorkHint
 from shardd.queue.settle import Claim, Finish, Release
 from shardd.queue.values import arrays

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shardd.queue.database import Statements
+from shardd.queue.queries import Statements
 from shardd.queue.values import array
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from shardd.queue.beats import BeatMemory
-from shardd.queue.database import Database, Params, Record, first
+from shardd.queue.database import Database
+from shardd.queue.queries import Params, Record, first
 from shardd.states import NodeState
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shardd.queue.database import Database, Statements
+from shardd.queue.database import Database
+from shardd.queue.queries import Statements
 
 
 class LibraryRefusals(Statements):

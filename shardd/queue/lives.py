@@ -14,8 +14,9 @@ from enum import StrEnum
 
 from shardd.postgres.servers import Identity
 from shardd.queue.beats import BeatMemory, WentBack
-from shardd.queue.database import Database, first
+from shardd.queue.database import Database
 from shardd.queue.leases import LastBeat
+from shardd.queue.queries import first
 
 
 class Past(StrEnum):

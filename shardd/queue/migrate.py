@@ -44,7 +44,8 @@ from shardd.postgres.errors import describe_error
 from shardd.postgres.lock_watch import LockWatch
 from shardd.postgres.servers import Connection, Servers, Terms
 from shardd.queue.columns import QUERIES, fill_in, quoted
-from shardd.queue.database import Database, Record, column_of, first, rows_of
+from shardd.queue.database import Database
+from shardd.queue.queries import Record, column_of, first, rows_of
 from shardd.queue.releases import is_older, last_defined, oldest_release, order, refuse_older_nodes
 from shardd.tasks import TaskSet
 

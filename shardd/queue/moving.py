@@ -14,8 +14,9 @@ from typing import Final
 import psycopg
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Database, Statements, first
+from shardd.queue.database import Database
 from shardd.queue.opt_outs import CHUNK
+from shardd.queue.queries import Statements, first
 from shardd.queue.values import arrays
 
 COMING: Final = "it is being moved here from another region: repeat shardd device move there"

@@ -11,7 +11,7 @@ from typing import Final
 from shardd.errors import BlockedError, RefusedDataError
 from shardd.logs import get_logger
 from shardd.persons import recipient_at
-from shardd.queue.database import Statements, first
+from shardd.queue.queries import Statements, first
 from shardd.queue.values import arrays
 
 log = get_logger(__name__)

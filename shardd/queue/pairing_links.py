@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shardd.config import TRANSPORTS
-from shardd.queue.database import Record, Statements, first
+from shardd.queue.queries import Record, Statements, first
 from shardd.queue.sessions import number_of
 from shardd.states import DeviceState
 

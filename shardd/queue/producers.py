@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Record, Statements, first, rows_of
+from shardd.queue.queries import Record, Statements, first, rows_of
 
 Connection = AsyncConnection[TupleRow]
 Result = TypeVar("Result")

@@ -14,7 +14,7 @@ from typing import Final
 from shardd.errors import DatabaseError
 from shardd.postgres.servers import Connection
 from shardd.queue.columns import QUERIES
-from shardd.queue.database import Record, column_of, rows_of
+from shardd.queue.queries import Record, column_of, rows_of
 
 _OLDEST: Final = "-- oldest release: "
 _RELEASE: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")

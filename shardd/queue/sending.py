@@ -14,11 +14,13 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 import psycopg
 
-from shardd.errors import DatabaseError, SharddError
+from shardd.errors import DatabaseError, SharddError, UnsureError
+from shardd.postgres.errors import is_answer
 from shardd.postgres.servers import Connection
 from shardd.queue.columns import insert_of
-from shardd.queue.database import Database, column_of, first, rows_of
+from shardd.queue.database import Database
 from shardd.queue.events import EventRow
+from shardd.queue.queries import column_of, first, rows_of
 from shardd.queue.records import JobRow
 
 Row = TypeVar("Row")
@@ -37,10 +39,6 @@ OUTCOME: Final = dataclasses.make_dataclass(
 
 class RoleError(SharddError):
     """shardd cannot act as the role of a token."""
-
-
-class UnsureError(SharddError):
-    """The connection was lost while a transaction was committed: all of it is in the database, or nothing."""
 
 
 class NewJobError(SharddError):
@@ -89,7 +87,7 @@ class Sending:
                 ]
                 complete = True
         except DatabaseError as error:
-            if complete:
+            if complete and not is_answer(error):
                 raise UnsureError(str(error)) from error
             index = sum(cursor.pgresult is not None and cursor.description is not None for cursor in done)
             if index < len(jobs) and _is_about_a_row(error):

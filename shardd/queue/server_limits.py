@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.errors import Diagnostic
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Record, Statements, first
+from shardd.queue.queries import Record, Statements, first
 
 Names = dict[tuple[str, int], str]
 """Names of roles and databases, by kind (role, database) and oid."""

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 import psycopg
 
 from shardd.errors import DatabaseError
-from shardd.queue.database import Statements
 from shardd.queue.devices import DeviceRow
+from shardd.queue.queries import Statements
 
 
 def number_of(session: str) -> str:

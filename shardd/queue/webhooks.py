@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from shardd.queue.database import Database, Record, Statements, first
+from shardd.queue.database import Database
+from shardd.queue.queries import Record, Statements, first
 from shardd.queue.values import arrays
 
 FAILURES_KEPT = 1000

@@ -13,7 +13,8 @@ from psycopg import sql
 
 from shardd.postgres.settings import settings_for
 from shardd.queue.columns import QUERIES
-from shardd.queue.database import Database, Params
+from shardd.queue.database import Database
+from shardd.queue.queries import Params
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
 from shardd.queue.campaign_progress import campaign_json, progress_of
-from shardd.queue.campaigns import CampaignAdmin, CampaignState
+from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState
 from shardd.queue.device_search import DeviceQuestion, DeviceSearch
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.opt_outs import OptOutAdmin
+from shardd.queue.queries import Queries
 from shardd.queue.unknown_device import unknown_device
 from shardd.queue.webhooks import WebhookAdmin, state_of, webhook_json
 from shardd.supervisor.cluster.node_shares import look, sharing_as_json
@@ -130,15 +131,14 @@ class LookCalls:
     async def device(self, call: Call) -> Any:
         """As `shardd device show`."""
         settings = await self._settings()
-        found = await self.find_device(call, settings.warm_days)
+        found = await self.find_device(self._site.database, call.path("device"), settings.warm_days)
         return _device(found, settings) | outlook_json(await self._outlook(found, settings))
 
-    async def find_device(self, call: Call, warm_days: int = 0) -> DeviceRow:
-        """The one in the path. Raises ProblemError."""
-        name = call.path("device")
-        for device in await DeviceAdmin(self._site.database).find(ids=[name], warm_days=warm_days):
+    async def find_device(self, database: Queries, name: str, warm_days: int = 0) -> DeviceRow:
+        """The device of this name. Raises ProblemError."""
+        for device in await DeviceAdmin(database).find(ids=[name], warm_days=warm_days):
             return device
-        raise ProblemError(NO_SUCH, str(await unknown_device(self._site.database, name)), field="device", value=name)
+        raise ProblemError(NO_SUCH, str(await unknown_device(database, name)), field="device", value=name)
 
     async def campaigns(self, call: Call) -> Any:
         """As `shardd campaign list`."""
@@ -147,8 +147,11 @@ class LookCalls:
 
     async def campaign(self, call: Call) -> Any:
         """One of the list."""
-        name = call.path("campaign")
-        for campaign in await CampaignAdmin(self._site.database).find([name]):
+        return await self.find_campaign(self._site.database, call.path("campaign"))
+
+    async def find_campaign(self, database: Queries, name: str) -> CampaignRow:
+        """The campaign of this name. Raises ProblemError."""
+        for campaign in await CampaignAdmin(database).find([name]):
             return campaign
         raise _no_campaign(name)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
-from shardd.dashboard.api.problems import CONFLICT, INVALID, NO_SUCH, ProblemError
+from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
 from shardd.dashboard.api.reading import read_body
-from shardd.dashboard.job_acts import PATIENCE
-from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out
+from shardd.dashboard.job_acts import PATIENCE, REVOKE_NAME, BrokenOffError, carry_out_on_many, report_words, to_revoke
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError
+from shardd.errors import SharddError, UnsureError, UsageError
 from shardd.queue.acts import DONE
 from shardd.queue.bulk_actions import (
     CANCEL,
@@ -24,7 +23,6 @@ from shardd.queue.bulk_actions import (
     Choice,
     carry_out,
     done_words,
-    left_words,
     look,
     resolving,
     warning_of,
@@ -32,9 +30,11 @@ from shardd.queue.bulk_actions import (
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.queries import Queries
 
 FINAL: Final = "cancelled, and that is final; begin a new one under another id"
-Work = Callable[[], Awaitable[Acted]]
+Work = Callable[[str, Queries], Awaitable[Acted]]
+"""What is done to the thing of a name, in a transaction."""
 
 
 class OperateCalls:
@@ -43,8 +43,6 @@ class OperateCalls:
     def __init__(self, site: Site, looking: LookCalls) -> None:
         self._site = site
         self._looking = looking
-        self._jobs = JobAdmin(site.database)
-        self._campaigns = CampaignAdmin(site.database)
 
     def operations(self) -> list[Operation]:
         """See the module."""
@@ -64,6 +62,7 @@ class OperateCalls:
                 f"{campaign}/revoke",
                 self.revoke_campaign,
                 "Delete the sent messages of a campaign for everyone",
+                problems=(BROKEN_OFF,),
                 about=f"As many as are found in {PATIENCE:g} seconds; repeat it until `done` is false. What waits is still "
                 "sent: pause or cancel the campaign first.",
             ),
@@ -91,8 +90,8 @@ class OperateCalls:
         """As `shardd device pause`."""
         why = read_body(Why, call.body).why
 
-        async def work(name: str) -> Acted:
-            await DeviceAdmin(self._site.database).pause([name], why)
+        async def work(name: str, database: Queries) -> Acted:
+            await DeviceAdmin(database).pause([name], why)
             return Acted(done=True, words=f"paused device {name}")
 
         return await self._device(call, "pause", work, why or "")
@@ -100,8 +99,8 @@ class OperateCalls:
     async def resume_device(self, call: Call) -> Acted:
         """As `shardd device resume`."""
 
-        async def work(name: str) -> Acted:
-            await DeviceAdmin(self._site.database).resume([name])
+        async def work(name: str, database: Queries) -> Acted:
+            await DeviceAdmin(database).resume([name])
             return Acted(done=True, words=f"resumed device {name}")
 
         return await self._device(call, "resume", work)
@@ -110,8 +109,8 @@ class OperateCalls:
         """As `shardd campaign pause`."""
         why = read_body(Why, call.body).why
 
-        async def work(name: str) -> Acted:
-            if not await self._campaigns.set_state([name], CampaignState.PAUSED, why):
+        async def work(name: str, database: Queries) -> Acted:
+            if not await CampaignAdmin(database).set_state([name], CampaignState.PAUSED, why):
                 raise _final(name)
             return Acted(done=True, words=f"paused campaign {name}")
 
@@ -120,8 +119,8 @@ class OperateCalls:
     async def resume_campaign(self, call: Call) -> Acted:
         """As `shardd campaign resume`."""
 
-        async def work(name: str) -> Acted:
-            if not await self._campaigns.set_state([name], CampaignState.RUNNING):
+        async def work(name: str, database: Queries) -> Acted:
+            if not await CampaignAdmin(database).set_state([name], CampaignState.RUNNING):
                 raise _final(name)
             return Acted(done=True, words=f"resumed campaign {name}")
 
@@ -131,8 +130,8 @@ class OperateCalls:
         """As `shardd campaign cancel`."""
         why = read_body(Why, call.body).why
 
-        async def work(name: str) -> Acted:
-            ended = await self._campaigns.cancel([name], why)
+        async def work(name: str, database: Queries) -> Acted:
+            ended = await CampaignAdmin(database).cancel([name], why)
             return Acted(
                 done=bool(ended),
                 words=f"cancelled campaign {name}" if ended else f"campaign {name} was cancelled already",
@@ -142,17 +141,18 @@ class OperateCalls:
 
     async def revoke_campaign(self, call: Call) -> Acted:
         """As `shardd campaign revoke`."""
-
-        async def work(name: str) -> Acted:
-            choice, ends = Choice(None, Traits(campaign=name)), time.monotonic() + PATIENCE
-            seen = await look(REVOKE, self._jobs, choice)
-            report = await carry_out(REVOKE, self._jobs, choice, seen, enough=lambda: time.monotonic() > ends)
-            more = ["there may be more: do it again"] if report.stopped else []
-            return Acted(
-                done=report.done > 0, words="; ".join([done_words(REVOKE, report), *left_words(report), *more])
-            )
-
-        return await self._campaign(call, "revoke", work)
+        name = call.path("campaign")
+        try:
+            await self._looking.find_campaign(self._site.database, name)
+            report = await carry_out_on_many(self._site, call.caller, REVOKE, await to_revoke(self._site, name))
+        except BrokenOffError as error:  # recorded
+            raise ProblemError(
+                UNSURE if isinstance(error.__cause__, UnsureError) else BROKEN_OFF, str(error)
+            ) from error
+        except (ProblemError, SharddError) as error:
+            await self._site.failed(call.caller, REVOKE_NAME, f"campaign {name}", error=error)
+            raise
+        return Acted(done=report.done > 0, words=report_words(REVOKE, report))
 
     async def retry_job(self, call: Call) -> Acted:
         """As `shardd job retry`."""
@@ -181,24 +181,30 @@ class OperateCalls:
                 raise ProblemError(INVALID, f"{name} cannot be stored: {fix}", field=name, fix=fix)
         if not given.recipient.strip():
             raise ProblemError(INVALID, f"recipient {EMPTY}", field="recipient")
-        done = await opt_out(self._site, call.caller, given.recipient.strip(), given.note)
+        try:
+            done = await opt_out(self._site, call.caller, given.recipient.strip(), given.note)
+        except UsageError:  # recorded, without the number in its words
+            raise
+        except SharddError as error:
+            await self._site.failed(call.caller, OPT_OUT, PERSON, error=error)
+            raise
         return Acted(done=done.new, words=done.words)
 
-    async def _device(self, call: Call, act: str, work: Callable[[str], Awaitable[Acted]], detail: str = "") -> Acted:
+    async def _device(self, call: Call, act: str, work: Work, detail: str = "") -> Acted:
         name = call.path("device")
 
-        async def all_of_it() -> Acted:
-            await self._looking.find_device(call)
-            return await work(name)
+        async def all_of_it(database: Queries) -> Acted:
+            await self._looking.find_device(database, name)
+            return await work(name, database)
 
         return await self._recorded(call, act, f"device {name}", detail, all_of_it)
 
-    async def _campaign(self, call: Call, act: str, work: Callable[[str], Awaitable[Acted]], detail: str = "") -> Acted:
+    async def _campaign(self, call: Call, act: str, work: Work, detail: str = "") -> Acted:
         name = call.path("campaign")
 
-        async def all_of_it() -> Acted:
-            await self._looking.campaign(call)
-            return await work(name)
+        async def all_of_it(database: Queries) -> Acted:
+            await self._looking.find_campaign(database, name)
+            return await work(name, database)
 
         return await self._recorded(call, act, f"campaign {name}", detail, all_of_it)
 
@@ -207,13 +213,13 @@ class OperateCalls:
     ) -> Acted:
         number = int(call.path("job"))
 
-        async def work() -> Acted:
-            choice = Choice([number], Traits())
-            seen = await look(action, self._jobs, choice)
+        async def work(database: Queries) -> Acted:
+            choice, jobs = Choice([number], Traits()), JobAdmin(database)
+            seen = await look(action, jobs, choice)
             if (warning := warning_of(action, seen)) and not even_in_doubt:
                 fix = "send may_send_twice: true to do it all the same, or find out what became of it and resolve it"
                 raise ProblemError(CONFLICT, f"{warning}: {fix}", field="may_send_twice", fix=fix)
-            report = await carry_out(action, self._jobs, choice, seen)
+            report = await carry_out(action, jobs, choice, seen)
             for why in report.left:
                 kind = NO_SUCH if why == "unknown" else CONFLICT
                 raise ProblemError(kind, f"job {number}: {why}", field="job", value=str(number))
@@ -221,14 +227,17 @@ class OperateCalls:
 
         return await self._recorded(call, act, f"job {number}", detail, work)
 
-    async def _recorded(self, call: Call, act: str, target: str, detail: str, work: Work) -> Acted:
-        """Do it, and write to the audit log that it was done, or why not."""
+    async def _recorded(
+        self, call: Call, act: str, target: str, detail: str, work: Callable[[Queries], Awaitable[Acted]]
+    ) -> Acted:
+        """Do it in one transaction with its row of the audit log, or write there why not."""
         try:
-            acted = await work()
+            async with self._site.acting(call.caller, act, target, detail) as acting:
+                acted = await work(acting.database)
+                acting.result = DONE if acted.done else acted.words
         except (ProblemError, SharddError) as error:
-            await self._site.acted(call.caller, act, target, detail, result=str(error))
+            await self._site.failed(call.caller, act, target, detail, error=error)
             raise
-        await self._site.acted(call.caller, act, target, detail, result=DONE if acted.done else acted.words)
         return acted
 
 
@@ -244,6 +253,7 @@ def _act(
     *,
     required: bool = False,
     about: str = "",
+    problems: tuple[Kind, ...] = (),
 ) -> Operation:
     return Operation(
         method="POST",
@@ -256,5 +266,5 @@ def _act(
         body=body,
         body_required=required,
         answer=Acted,
-        problems=(NO_SUCH, CONFLICT, INVALID),
+        problems=(NO_SUCH, CONFLICT, INVALID, UNSURE, *problems),
     )

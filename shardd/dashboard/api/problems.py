@@ -10,8 +10,16 @@ from typing import Any, Final
 import psycopg
 from aiohttp import web
 
-from shardd.errors import DatabaseError, NotRunningError, NotStartedError, SharddError, UnreachableError, UsageError
-from shardd.queue.sending import NewJobError, RoleError, UnsureError
+from shardd.errors import (
+    DatabaseError,
+    NotRunningError,
+    NotStartedError,
+    SharddError,
+    UnreachableError,
+    UnsureError,
+    UsageError,
+)
+from shardd.queue.sending import NewJobError, RoleError
 
 MEDIA_TYPE: Final = "application/problem+json"
 WHERE: Final = "/api/v1/problems/"
@@ -88,9 +96,15 @@ REFUSED: Final = Kind(
 UNSURE: Final = Kind(
     "unsure",
     503,
-    "Inserted or not",
-    "The connection to the database was lost at the end: all jobs of the request are in the queue, or none. With a dedupe_key "
-    "for each, send the request again; otherwise look first.",
+    "Done or not",
+    "The connection to the database was lost at the end: all of it was done, or nothing. Look before you do it again. Jobs that "
+    "have a dedupe_key each can be sent again without a look.",
+)
+BROKEN_OFF: Final = Kind(
+    "broken-off",
+    503,
+    "Done in part",
+    "The sentence says how much was done, which stays so. Send the request again later.",
 )
 DATABASE: Final = Kind(
     "database", 503, "The database does not answer", "Nothing was changed. Send the request again later."
@@ -111,7 +125,7 @@ ALWAYS: Final = (NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, TOO_MANY_FAILURES, NOT_A
 
 _WORDS: Final[Sequence[tuple[type[SharddError], tuple[Kind, str]]]] = (
     (RoleError, (ROLE, "shardd cannot act as the role of this token: {error}; `shardd token add` says what lets it")),
-    (UnsureError, (UNSURE, "it is not known whether the jobs were inserted: {error}")),
+    (UnsureError, (UNSURE, "it is not known whether this was done: look before you do it again ({error})")),
     (UsageError, (INVALID, "{error}")),
     (NotRunningError, (SUPERVISOR, "{error}")),
     (NotStartedError, (SUPERVISOR, "{error}")),
@@ -140,7 +154,7 @@ def answer(problem: ProblemError) -> web.Response:
         body=json.dumps(body, ensure_ascii=False).encode(), status=kind.status, content_type=MEDIA_TYPE
     )
     response.headers.update(problem.headers)
-    if kind.status in (429, 503):
+    if kind.status in (429, 503) and kind is not UNSURE:  # whoever only waits would do it twice
         response.headers.setdefault("Retry-After", AGAIN)
     if kind.status == 401:
         error = "" if kind is NO_TOKEN else ', error="invalid_token"'

@@ -74,7 +74,7 @@ async def _allowed(operation: Operation, guard: Guard, site: Site, request: web.
         allow(caller, operation.may)
     except ProblemError as problem:
         if operation.may == OPERATE:
-            await site.acted(caller, operation.name.partition("_")[0], request.path, result=problem.detail)
+            await site.refused(caller, operation.name.partition("_")[0], request.path, why=problem.detail)
         raise
     return caller
 

@@ -171,9 +171,10 @@ class _Pages:
         name, act = request.match_info["campaign"], request.match_info["act"]
         state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
         why = fields.text(await fields.form(request), "why", longest=MOST_WHY) if act == "pause" else None
-        if not await self._admin.set_state([name], state, why):
-            raise UsageError(f"campaign {name}: {FINAL if await self._admin.title(name) else 'unknown'}")
-        await self._site.acted(sign_in, act, f"campaign {name}", why or "")
+        async with self._site.acting(sign_in, act, f"campaign {name}", why or "") as acting:
+            admin = CampaignAdmin(acting.database)
+            if not await admin.set_state([name], state, why):
+                raise UsageError(f"campaign {name}: {FINAL if await admin.title(name) else 'unknown'}")
         words = {
             "pause": f"Campaign {name} is paused: its jobs wait. What a worker has in flight is finished.",
             "resume": f"Campaign {name} is resumed.",
@@ -183,12 +184,14 @@ class _Pages:
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
         why = fields.text(await fields.form(request), "why", longest=MOST_WHY)
-        found = await self._admin.count_jobs([name])
-        ended = await self._admin.cancel([name], why) if found else set()
-        if not ended:
-            raise UsageError(f"campaign {name}: {'cancelled already' if found else 'unknown'}")
-        waiting = count(found[0].waiting, "waiting job")
-        await self._site.acted(sign_in, "cancel", f"campaign {name}", waiting + (f"; {why}" if why else ""))
+        async with self._site.acting(sign_in, "cancel", f"campaign {name}") as acting:
+            admin = CampaignAdmin(acting.database)
+            found = await admin.count_jobs([name])
+            ended = await admin.cancel([name], why) if found else set()
+            if not ended:
+                raise UsageError(f"campaign {name}: {'cancelled already' if found else 'unknown'}")
+            waiting = count(found[0].waiting, "waiting job")
+            acting.detail = waiting + (f"; {why}" if why else "")
         self._numbers.outdate(name)
         return self._site.done(sign_in, f"Campaign {name} is cancelled with {waiting}.")
 

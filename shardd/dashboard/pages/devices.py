@@ -151,23 +151,24 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def pause(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
         why = fields.text(await fields.form(request), "why", longest=LONGEST_WHY)
-        if not await DeviceAdmin(site.database).pause([name], why):
-            raise await unknown_device(site.database, name)
-        await site.acted(sign_in, "pause", f"device {name}", why or "")
+        async with site.acting(sign_in, "pause", f"device {name}", why or "") as acting:
+            if not await DeviceAdmin(acting.database).pause([name], why):
+                raise await unknown_device(acting.database, name)
         return site.done(sign_in, f"paused device {name}; what a worker has in flight is finished")
 
     async def resume(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
-        if not await DeviceAdmin(site.database).resume([name]):
-            raise await unknown_device(site.database, name)
-        await site.acted(sign_in, "resume", f"device {name}")
+        async with site.acting(sign_in, "resume", f"device {name}") as acting:
+            if not await DeviceAdmin(acting.database).resume([name]):
+                raise await unknown_device(acting.database, name)
         return site.done(sign_in, f"resumed device {name}")
 
     async def close(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
         if not await _is_here(site, name, await site.supervisor.settings()):
             raise UsageError(f"another node serves the shard of device {name}: close its client on that node's page")
-        await site.supervisor.ask("POST", close_path(name), timeout=CLOSE_TIMEOUT)
+        await site.begin(sign_in, "close client", f"device {name}")
+        await site.supervisor.act(close_path(name), timeout=CLOSE_TIMEOUT)
         await site.acted(sign_in, "close client", f"device {name}")
         return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
 

@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
+from shardd.dashboard.audit import Acting
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
 from shardd.dashboard.sign_ins import SignIn
@@ -23,7 +24,7 @@ from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
 from shardd.pairing.link_address import warning_of
 from shardd.queue.devices import DeviceAdmin, DeviceRow, NewDevices
-from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink
+from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink, PairingLinks
 from shardd.states import DeviceState
 from shardd.words import count
 
@@ -90,16 +91,16 @@ class _Pages:
         form = await fields.form(request)
         minutes = int(fields.choice(form, "minutes", map(str, MINUTES)) or USUAL_MINUTES)
         wanted = await self._wanted(form)
-        added = await self._add(sign_in, wanted)
-        made = await self._links.make(
-            wanted.ids,
-            lives=60.0 * minutes,
-            made_by=sign_in.user or sign_in.how,
-            new_number=bool(form.get("new_number")),
-        )
         many = len(wanted.ids)
-        target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
-        await self._site.acted(sign_in, "make pairing links", target, f"for {minutes} minutes")
+        async with self._site.acting(sign_in, "make pairing links", "", f"for {minutes} minutes") as acting:
+            added = await _add(acting, wanted)
+            made = await PairingLinks(acting.database).make(
+                wanted.ids,
+                lives=60.0 * minutes,
+                made_by=sign_in.user or sign_in.how,
+                new_number=bool(form.get("new_number")),
+            )
+            acting.target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
         address = self._address(request)
         results = await self._results(wanted, made, address)
         answer = self._site.page(
@@ -119,9 +120,9 @@ class _Pages:
     async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """End the link of a device."""
         device = fields.text(await fields.form(request), "device") or ""
-        if not await self._links.revoke([device]):
-            raise UsageError(f"device {device} has no link any more")
-        await self._site.acted(sign_in, "revoke pairing link", f"device {device}")
+        async with self._site.acting(sign_in, "revoke pairing link", f"device {device}") as acting:
+            if not await PairingLinks(acting.database).revoke([device]):
+                raise UsageError(f"device {device} has no link any more")
         answer = self._site.done(sign_in, f"The link of device {device} does not work any more.")
         answer.headers["HX-Trigger"] = LINKED
         return answer
@@ -138,18 +139,6 @@ class _Pages:
             raise UsageError("no device waits for a phone")
         return PhoneList(ids, {}, [])
 
-    async def _add(self, sign_in: SignIn, wanted: PhoneList) -> set[str]:
-        """Add the devices of a list that say how they send and do not exist."""
-        added: set[str] = set()
-        for transport in sorted(set(wanted.new.values())):
-            ids = [one for one, its in wanted.new.items() if its == transport]
-            new = NewDevices(ids=ids, transport=transport, state=DeviceState.UNPAIRED)
-            added |= await DeviceAdmin(self._site.database).add(new)
-        if added:
-            target = f"device {next(iter(added))}" if len(added) == 1 else count(len(added), "device")
-            await self._site.acted(sign_in, "add devices", target)
-        return added
-
     async def _results(self, wanted: PhoneList, made: Mapping[str, MadeLink], address: str) -> list[Made]:
         """What each device got, in the order of the list."""
         without = [one for one in wanted.ids if one not in made]
@@ -160,6 +149,19 @@ class _Pages:
             else Made(one, None, "", _why_not(others.get(one)))
             for one in wanted.ids
         ]
+
+
+async def _add(acting: Acting, wanted: PhoneList) -> set[str]:
+    """Add the devices of a list that say how they send and do not exist."""
+    added: set[str] = set()
+    for transport in sorted(set(wanted.new.values())):
+        ids = [one for one, its in wanted.new.items() if its == transport]
+        new = NewDevices(ids=ids, transport=transport, state=DeviceState.UNPAIRED)
+        added |= await DeviceAdmin(acting.database).add(new)
+    if added:
+        target = f"device {next(iter(added))}" if len(added) == 1 else count(len(added), "device")
+        acting.before.append(("add devices", target))
+    return added
 
 
 def _why_not(device: DeviceRow | None) -> str:

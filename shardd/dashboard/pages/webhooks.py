@@ -58,10 +58,11 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
     async def retry(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["webhook"]
-        again = await admin.ask_retry(name)
-        if again is None:
-            raise UsageError(f"webhook {name}: unknown, or has not begun yet")
-        await site.acted(sign_in, "retry", f"webhook {name}", f"sent once more: {count(again, 'event')}")
+        async with site.acting(sign_in, "retry", f"webhook {name}") as acting:
+            again = await WebhookAdmin(acting.database).ask_retry(name)
+            if again is None:
+                raise UsageError(f"webhook {name}: unknown, or has not begun yet")
+            acting.detail = f"sent once more: {count(again, 'event')}"
         kept.outdate()
         return site.done(
             sign_in,

@@ -19,8 +19,9 @@ from shardd.config.inbox import InboxConfig
 from shardd.config.sections import RetentionConfig
 from shardd.errors import DatabaseError
 from shardd.logs import get_logger
-from shardd.queue.database import Database, Record, first
+from shardd.queue.database import Database
 from shardd.queue.jobs import Jobs
+from shardd.queue.queries import Record, first
 
 log = get_logger(__name__)
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from shardd.errors import DatabaseError
+from shardd.errors import DatabaseError, UnsureError
 from shardd.postgres.sql_files import load_queries
 from shardd.queue.database import Database, ListenEvent
 from tests.fixtures.postgres import Cluster
@@ -316,3 +316,34 @@ def test_a_name_stands_for_one_query(tmp_path: Path) -> None:
     file.write_text("-- name: first\nSELECT 1;\n-- name: first\nSELECT 2;\n")
     with pytest.raises(ValueError, match=r"some\.sql: query first is there twice"):
         load_queries(file)
+
+
+DEFERRED = """
+CREATE TABLE t (id int);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE check_violation; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.id < 0) EXECUTE FUNCTION refuse();
+"""
+
+
+async def test_a_transaction_is_unsure_only_if_the_answer_to_its_end_was_lost(empty_dsn: str) -> None:
+    async def add(*numbers: int, freeze: str = "") -> None:
+        async with contextlib.AsyncExitStack() as stack, database.transaction() as work:
+            pid = await work.value("pid")
+            for number in numbers:
+                await work.execute("add", {"id": number})
+                if freeze == f"after {number}":
+                    await stack.enter_async_context(frozen(pid))
+
+    with psycopg.connect(empty_dsn, autocommit=True) as owner:
+        owner.execute(DEFERRED.encode())
+        async with asyncio.timeout(HANG), Database(empty_dsn, statement_timeout=0.3) as database:
+            database.queries = {"add": b"INSERT INTO public.t VALUES (%(id)s)", "pid": b"SELECT pg_backend_pid()"}
+            await add(1)
+            with pytest.raises(DatabaseError, match="no answer"):
+                await add(2, 3, freeze="after 2")
+            with pytest.raises(DatabaseError):
+                await add(-1)
+            with pytest.raises(UnsureError, match="no answer"):
+                await add(4, freeze="after 4")
+        assert owner.execute("SELECT id FROM t WHERE id < 4").fetchall() == [(1,)]

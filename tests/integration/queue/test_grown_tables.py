@@ -11,7 +11,8 @@ from psycopg import pq
 
 from shardd.errors import DatabaseError
 from shardd.queue.columns import FRAGMENTS, QUERIES
-from shardd.queue.database import Database, Record
+from shardd.queue.database import Database
+from shardd.queue.queries import Record
 from tests.support.next_release import GROW
 from tests.support.queue_rows import connect
 
