@@ -1,4 +1,8 @@
-"""Whether a password is the right one: argon2id, in threads, because it takes a tenth of a second and 64 MiB each time."""
+"""Whether a password is the right one: argon2id, in threads, because it takes a tenth of a second and 64 MiB each time.
+
+So only a few are compared at a time. Each user has a lane in which tries wait, and those with names that nobody has share one:
+who guesses at one name delays nobody who signs in with another.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,14 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from shardd.dashboard.turns import CrowdedError, Turns
 from shardd.errors import SharddError
 from shardd.supervisor.admin.dashboard import User
 
 AT_ONCE: Final = 2
 """Passwords that are checked at the same time."""
 QUEUE: Final = 30
-"""Those that wait for it; more are refused."""
+"""Those that wait for it, at most."""
 SHORTEST: Final = 12
 """Characters of a password."""
 LONGEST: Final = 500
@@ -38,17 +43,11 @@ class Passwords:
     """Checks them."""
 
     def __init__(self) -> None:
-        self._checking = asyncio.Semaphore(AT_ONCE)
-        self._waiting = 0
+        self._turns = Turns(AT_ONCE, QUEUE)
         self._key = secrets.token_bytes(16)
 
-    def check_room(self) -> None:
-        """Raises BusyError while too many wait. To be asked right before a try, which is then not refused."""
-        if self._waiting >= QUEUE:
-            raise BusyError("Too many people sign in at the same moment. Try again in a few seconds.")
-
-    async def are_right(self, users: Mapping[str, User], name: str, password: str) -> bool:
-        """Whether this is the password of that user.
+    async def are_right(self, users: Mapping[str, User], name: str, password: str, rank: int) -> bool:
+        """Whether this is the password of that user. `rank`: see `Turns`. Raises BusyError: nothing was compared.
 
         It takes as long for a name that nobody has: the password is compared with the hash of somebody, always the same one for
         the same name, so that times do not tell them apart.
@@ -57,14 +56,12 @@ class Passwords:
         if not hashes or len(password) > LONGEST:
             return False
         known = hashes.get(name)
-        self._waiting += 1
+        compared = known or self._somebody(list(hashes.values()), name)
         try:
-            async with self._checking:
-                right = await asyncio.to_thread(
-                    _is_right, known or self._somebody(list(hashes.values()), name), password
-                )
-        finally:
-            self._waiting -= 1
+            async with self._turns.turn("" if known is None else name, rank):
+                right = await asyncio.to_thread(_is_right, compared, password)
+        except CrowdedError:
+            raise BusyError("Too many people sign in at the same moment. Try again in a few seconds.") from None
         return right and known is not None
 
     def _somebody(self, hashes: list[str], name: str) -> str:

@@ -54,6 +54,11 @@ class Throttle:
             return left
         return max(left, self._left(self._count("name", name), FREE_OF_NAME, LONGEST_OF_NAME))
 
+    def rank(self, name: str, address: str) -> int:
+        """Who comes first when many try: 0 from where the user has signed in before, then by the failures of the address."""
+        block = _block(address)
+        return 0 if (name, block) in self._known else 1 + self._count("address", block).failures
+
     def begin(self, name: str, address: str) -> None:
         """It is tried."""
         now = self._clock()
@@ -62,6 +67,11 @@ class Throttle:
             count.failures += 1
             count.last_at = now
             remember(self._counts, (kind, key), count, MOST)
+
+    def withdrawn(self, name: str, address: str) -> None:
+        """It was not tried after all."""
+        for kind, key in (("address", _block(address)), ("name", name)):
+            self._count(kind, key).failures -= 1
 
     def succeeded(self, name: str, address: str) -> None:
         """It was no failure. Those of the address with other names still count."""

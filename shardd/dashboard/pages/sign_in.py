@@ -102,12 +102,13 @@ class _Doors:
             answer = site.sign_in_page(request, 429, words=words, user=name)
             answer.headers["Retry-After"] = str(math.ceil(wait))
             return answer
-        try:
-            self._passwords.check_room()
-        except BusyError as error:
-            return site.sign_in_page(request, 503, words=str(error), user=name)  # no try: nothing was compared
+        rank = throttle.rank(name, address)
         throttle.begin(name, address)
-        right = await self._passwords.are_right(users, name, password)
+        try:
+            right = await self._passwords.are_right(users, name, password, rank)
+        except BusyError as error:
+            throttle.withdrawn(name, address)
+            return site.sign_in_page(request, 503, words=str(error), user=name)
         if not right:
             # What names nobody may be a password that was typed into the wrong field.
             known = name if name in users else ""

@@ -383,6 +383,28 @@ async def test_who_came_while_too_many_tried_may_try_again_at_once(daemon: Daemo
         await ada.sign_in("ada")
 
 
+async def test_a_flood_of_wrong_passwords_keeps_no_other_user_out(daemon: Daemon) -> None:
+    crowded, over = asyncio.Event(), asyncio.Event()
+
+    async def flood(address: str, names: list[str]) -> None:
+        async with visitor(daemon, address) as stranger:
+            while not over.is_set():
+                answers = await asyncio.gather(*(stranger.try_password(name, "guess") for name in names))
+                if any(answer.status == 503 for answer in answers):
+                    crowded.set()
+
+    async with visitor(daemon, "127.0.2.1") as ada, visitor(daemon, "127.0.2.2") as bob:
+        await ada.sign_in("ada")
+        floods = [flood(f"127.0.1.{number}", ["ada"]) for number in range(1, 101)]
+        floods += [flood("127.0.3.1", ["ada", *(f"nobody-{number}" for number in range(20))])]
+        tasks = [asyncio.create_task(one) for one in floods]
+        await crowded.wait()
+        await bob.sign_in("bob")
+        await ada.sign_in("ada")  # from where she has signed in before, also with the name at which they guess
+        over.set()
+        await asyncio.gather(*tasks)
+
+
 async def test_an_unknown_name_is_told_as_a_wrong_password(daemon: Daemon, producer: Producer) -> None:
     async with visitor(daemon) as stranger:
         pages = [

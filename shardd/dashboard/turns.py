@@ -1,0 +1,96 @@
+"""Turns at what takes long, of which only some can be done at a time: a crowd at one thing delays no other much.
+
+What waits is in lanes, and these take turns, so that a turn in a lane of one's own comes after as many as there are lanes.
+Within a lane the best rank is first, and of the same rank who came first. When too many wait, the last of the longest lane makes
+room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+_Waiting = tuple[int, int, asyncio.Future[bool]]
+"""Rank, number, and whether there was a turn."""
+
+
+class CrowdedError(Exception):
+    """Too many wait, and there is no turn."""
+
+
+class Turns:
+    """Gives them."""
+
+    def __init__(self, at_once: int, most: int) -> None:
+        """`most`: of those that wait."""
+        self._free = at_once
+        self._most: Final = most
+        self._number = 0
+        self._lanes: OrderedDict[str, list[_Waiting]] = OrderedDict()
+        """Without empty ones; the lane that had a turn goes to the end."""
+
+    @asynccontextmanager
+    async def turn(self, lane: str, rank: int) -> AsyncGenerator[None]:
+        """Wait for a turn. Raises CrowdedError."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(lane, rank)
+        try:
+            yield
+        finally:
+            self._give()
+
+    async def _wait(self, lane: str, rank: int) -> None:
+        if sum(map(len, self._lanes.values())) >= self._most:
+            self._make_room(lane, rank)
+        self._number += 1
+        has_turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        waiting = (rank, self._number, has_turn)
+        self._lanes.setdefault(lane, []).append(waiting)
+        try:
+            given = await has_turn
+        except asyncio.CancelledError:
+            if has_turn.cancelled():
+                self._remove(lane, waiting)
+            elif has_turn.result():
+                self._give()
+            raise
+        if not given:
+            raise CrowdedError
+
+    def _make_room(self, lane: str, rank: int) -> None:
+        """Raises CrowdedError when it is the new one that has to go."""
+        longest = max(self._lanes, key=lambda one: len(self._lanes[one]))
+        own = len(self._lanes.get(lane, ()))
+        last = max(self._lanes[longest])
+        if own == len(self._lanes[longest]):
+            longest, last = lane, max(self._lanes[lane])
+            if last[0] <= rank:
+                raise CrowdedError
+        self._end(longest, last, given=False)
+
+    def _give(self) -> None:
+        """The turn goes to the next one."""
+        while self._lanes:
+            lane = next(iter(self._lanes))
+            first = min(self._lanes[lane])
+            self._lanes.move_to_end(lane)
+            self._end(lane, first, given=True)
+            if not first[2].cancelled():
+                return
+        self._free += 1
+
+    def _end(self, lane: str, waiting: _Waiting, *, given: bool) -> None:
+        self._remove(lane, waiting)
+        if not waiting[2].done():
+            waiting[2].set_result(given)
+
+    def _remove(self, lane: str, waiting: _Waiting) -> None:
+        if waiting in (waits := self._lanes.get(lane, [])):
+            waits.remove(waiting)
+        if not waits:
+            self._lanes.pop(lane, None)

@@ -1,0 +1,73 @@
+"""A crowd at one thing delays no other, and who has the better rank comes first."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from shardd.dashboard.turns import CrowdedError, Turns
+
+
+class Crowd:
+    """Those who wait for turns, one at a time; `took` has the names of those who had one."""
+
+    def __init__(self, most: int = 100) -> None:
+        self.turns = Turns(1, most)
+        self.took: list[str] = []
+        self.refused: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def come(self, name: str, rank: int = 1) -> None:
+        """The first letter of a name is the lane."""
+        self.tasks[name] = asyncio.create_task(self._take(name, rank))
+        await asyncio.sleep(0)
+
+    async def _take(self, name: str, rank: int) -> None:
+        try:
+            async with self.turns.turn(name[0], rank):
+                self.took.append(name)
+                await asyncio.sleep(0)
+        except CrowdedError:
+            self.refused.append(name)
+
+    async def end(self) -> None:
+        for task in self.tasks.values():
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def crowd() -> Crowd:
+    return Crowd()
+
+
+async def test_lanes_take_turns_and_ranks_come_first(crowd: Crowd) -> None:
+    async with crowd.turns.turn("x", 0):
+        for name, rank in (("a0", 1), ("a1", 2), ("a2", 1), ("a3", 0), ("b0", 9), ("c0", 1), ("b1", 1)):
+            await crowd.come(name, rank)
+    await crowd.end()
+    assert crowd.took == ["a3", "b1", "c0", "a0", "b0", "a2", "a1"]
+
+
+async def test_the_last_of_the_longest_lane_makes_room() -> None:
+    crowd = Crowd(most=3)
+    async with crowd.turns.turn("x", 0):
+        for name, rank in (("a0", 1), ("a1", 2), ("a2", 1), ("a3", 2), ("a4", 0), ("b0", 9), ("b1", 9), ("c0", 1)):
+            await crowd.come(name, rank)
+    await crowd.end()
+    assert crowd.refused == ["a3", "a1", "a2", "a0", "b1"]
+    assert crowd.took == ["a4", "b0", "c0"]
+
+
+async def test_one_who_leaves_costs_no_turn(crowd: Crowd) -> None:
+    async with crowd.turns.turn("x", 0):
+        for name in ("a0", "a1", "b0"):
+            await crowd.come(name)
+        crowd.tasks["a0"].cancel()
+    crowd.tasks["b0"].cancel()
+    await crowd.end()
+    assert crowd.took == ["a1"]
+    async with asyncio.timeout(1), crowd.turns.turn("y", 1):
+        pass
