@@ -11,7 +11,9 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import static_files
+from shardd.dashboard.api import jobs as jobs_of_programs
 from shardd.dashboard.api.api import Api
+from shardd.dashboard.api.serving import is_of_api, refused_name
 from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.live import Live
@@ -52,7 +54,7 @@ PATIENCE: Final = 10.0
 MAX_BODY: Final = 1 << 20
 """Bytes of a request."""
 CONNECTIONS: Final = 4
-"""To the database, for all who look; and as many for programs that send, once there are any."""
+"""To the database, for all who look; others are for programs that send, once there are any."""
 LOCK_TIMEOUT: Final = 3.0
 """Seconds that an act waits for another transaction's lock."""
 PAIRING_TIMEOUT: Final = 60.0
@@ -66,7 +68,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
-    sending = _database(setup, "api", min_size=0)
+    sending = _database(setup, "api", min_size=0, max_size=jobs_of_programs.CONNECTIONS)
     await sending.pool.open()
     live = Live(database, _listening(setup), site.sign_ins.lasts)
     numbers = CampaignNumbers(database, site.supervisor)
@@ -127,7 +129,9 @@ def _listening(setup: DashboardSetup) -> Database:
     )
 
 
-def _database(setup: DashboardSetup, what: str, *, min_size: int = 1, patience: float | None = None) -> Database:
+def _database(
+    setup: DashboardSetup, what: str, *, min_size: int = 1, max_size: int = CONNECTIONS, patience: float | None = None
+) -> Database:
     """`patience`: seconds for a statement, if not as configured."""
     return Database(
         setup.dsn,
@@ -135,7 +139,7 @@ def _database(setup: DashboardSetup, what: str, *, min_size: int = 1, patience: 
         connect_timeout=setup.connect_timeout,
         statement_timeout=patience or setup.statement_timeout,
         min_size=min_size,
-        max_size=CONNECTIONS,
+        max_size=max_size,
         session=False,
         lock_timeout=LOCK_TIMEOUT,
     )
@@ -169,7 +173,7 @@ def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]
 async def _answer(site: Site, handler: Handler, request: web.Request) -> web.StreamResponse:
     if (name := site.gate.asks_for_another(request)) is not None:
         words = f"This page is not {name}. If it should be, set dashboard.origin, such as http://{name}."
-        return site.sorry(None, 421, words)
+        return refused_name(words) if is_of_api(request) else site.sorry(None, 421, words)
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:

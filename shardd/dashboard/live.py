@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ LINGER: Final = 15.0
 ALIVE: Final = 20.0
 """Seconds after which a stream without news says that it is there."""
 MOST: Final = 128
-"""Streams at a time; the oldest makes room."""
+"""Streams at a time; the oldest of whoever has the most makes room."""
 MOST_OF_ONE: Final = 4
 """Streams of one sign-in. A browser has six connections to a host, and needs some for what is not a stream."""
 MOST_OF_NAME: Final = 200
@@ -178,7 +178,8 @@ class Live:
         if len(own) >= MOST_OF_ONE:
             self._close(own[0], TAKEN)
         elif len(self._streams) >= MOST:
-            self._close(self._streams[0], TAKEN)
+            counts = Counter(_who(one) for one in self._streams)
+            self._close(max(self._streams, key=lambda one: counts[_who(one)]), TAKEN)
         self._streams.append(stream)
         for topic in (*sorted(stream.topics), NOTICE):
             if topic in self._sent:
@@ -292,3 +293,7 @@ class Live:
             self._sent[NOTICE] = words
             for stream in self._streams:
                 stream.put(NOTICE, words)
+
+
+def _who(stream: Stream) -> tuple[str, str]:
+    return stream.sign_in.how, stream.sign_in.user

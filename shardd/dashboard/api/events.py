@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated, Final
 
 import msgspec
@@ -18,6 +17,7 @@ from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.models import Events
 from shardd.dashboard.api.operations import ALL, Call, Operation
 from shardd.dashboard.api.problems import BAD_TOKEN, INVALID, MALFORMED, ROLE, TOO_MANY, ProblemError
+from shardd.dashboard.api.shares import Shares
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
 from shardd.queue.sending import Sending, as_numbers
@@ -49,30 +49,17 @@ class EventWaits:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: Counter[str] = Counter()
-        """By the name of the token."""
+        self._waiting = Shares(
+            "wait for events", "ask when one has its answer, or without wait", most=WAITING, most_of_one=WAITING_OF_ONE
+        )
         self._last: str | None = None
         self._changed = asyncio.Condition()
         self._watch: asyncio.Task[None] | None = None
         self.closed = False
 
-    @contextmanager
-    def one_more(self, name: str) -> Iterator[None]:
+    def one_more(self, name: str) -> AbstractContextManager[None]:
         """A request with the token of this name waits. Raises ProblemError when no more may."""
-        if self._waiting[name] >= WAITING_OF_ONE:
-            words = f"{WAITING_OF_ONE} requests with token {name} wait for events already: ask when one has its answer"
-        elif self._waiting.total() >= WAITING:
-            words = f"{WAITING} requests wait for events already: ask again"
-        else:
-            words = ""
-        if words:
-            raise ProblemError(TOO_MANY, f"{words}, or without wait")
-        self._waiting[name] += 1
-        try:
-            yield
-        finally:
-            self._waiting[name] -= 1
-            self._waiting += Counter()  # without those that have none
+        return self._waiting.one_more(name)
 
     async def newer_than(self, position: str, deadline: float) -> bool:
         """Wait for an event after a position; whether there is one before the deadline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -13,16 +14,16 @@ from shardd.dashboard.api.operations import ALL, SEND, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
     INVALID,
     MALFORMED,
-    MEDIA,
     NO_SUCH,
     NOT_BOUND,
     REFUSED,
     ROLE,
-    TOO_LARGE,
+    TOO_MANY,
     UNSURE,
     ProblemError,
 )
 from shardd.dashboard.api.reading import read_list, read_object
+from shardd.dashboard.api.shares import Shares
 from shardd.errors import ErrorClass
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
@@ -31,8 +32,12 @@ from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.sending import Sending
 from shardd.states import JobState
 
+CONNECTIONS: Final = 4
+"""To the database, for all programs that send."""
 MOST_INSERTED: Final = 1000
 """Jobs of one request, which are one transaction."""
+MANY: Final = 100
+"""Jobs of a request that takes a connection for long; of such, only some may run."""
 MOST_LISTED: Final = 1000
 IDEMPOTENCY: Final = "Idempotency-Key"
 JobClass: Final[Any] = Literal[CLASSES]
@@ -64,6 +69,9 @@ class JobCalls:
         self._jobs = JobAdmin(database)
         self._search = JobSearch(database)
         self._sending = sending
+        self._inserting = Shares(
+            f"insert more than {MANY} jobs", "ask when one has its answer", most=CONNECTIONS - 1, most_of_one=2
+        )
 
     def operations(self) -> list[Operation]:
         """See the module."""
@@ -83,7 +91,7 @@ class JobCalls:
                 answer=InsertedJobs,
                 status=201,
                 also={200: "Nothing was inserted: all of them are duplicates."},
-                problems=(REFUSED, INVALID, NOT_BOUND, ROLE, UNSURE, TOO_LARGE, MEDIA),
+                problems=(REFUSED, INVALID, NOT_BOUND, ROLE, UNSURE, TOO_MANY),
             ),
             Operation(
                 method="GET",
@@ -123,7 +131,8 @@ class JobCalls:
         raw = read_list(call.body, MOST_INSERTED)
         single = len(raw) == 1 and not call.body.lstrip().startswith(b"[")
         jobs = [_as_texts(one, None if single else index) for index, one in enumerate(raw)]
-        inserted = await self._of(call).insert(jobs)
+        with self._inserting.one_more(call.caller.user) if len(jobs) > MANY else nullcontext():
+            inserted = await self._of(call).insert(jobs)
         return Reply({"jobs": inserted}, 200 if all(one.duplicate for one in inserted) else 201)
 
     async def find(self, call: Call) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from shardd.dashboard.api.events import WAITING_OF_ONE
+from shardd.dashboard.api.jobs import MANY
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.api import Program
 from tests.support.daemon import Daemon, Producer
+from tests.support.queue_rows import connect
 
 
 async def test_a_program_inserts_a_job_and_it_is_sent(daemon: Daemon, producer: Producer, program: Program) -> None:
@@ -75,6 +77,22 @@ async def test_one_refused_job_of_many_is_named_and_none_is_inserted(program: Pr
         assert (ran.status, ran.problem) == (422, "refused")
         assert (ran.json["index"], ran.json["field"]) == (place, "recipient")
     assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(0,)]
+
+
+async def test_a_token_cannot_take_the_connections_of_all_that_insert(
+    program: Program, make_program: MakeProgram, producer: Producer, dsn: str
+) -> None:
+    many = [HELLO] * (MANY + 1)
+    with connect(dsn) as owner, owner.transaction():
+        owner.execute("LOCK TABLE shardd.jobs IN SHARE MODE")  # which can be read, and not added to
+        inserting = [asyncio.create_task(program.post("/jobs", many)) for _ in range(3)]
+        done, others = await asyncio.wait(inserting, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = (task.result() for task in done)
+        assert (refused.status, refused.problem, refused.headers["Retry-After"]) == (429, "too-many-requests", "5")
+        assert "2 requests with token send-1 insert more than 100 jobs already" in refused.json["detail"]
+        assert (await (await make_program("send")).get("/jobs")).status == 200
+    assert {answer.status for answer in await asyncio.gather(*others)} == {201}
+    assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(2 * len(many),)]
 
 
 async def test_a_token_cannot_take_the_places_of_all_that_wait_for_events(

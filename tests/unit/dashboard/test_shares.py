@@ -1,0 +1,34 @@
+"""No token keeps the others out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from shardd.dashboard.api.problems import TOO_MANY, ProblemError
+from shardd.dashboard.api.shares import Shares
+
+
+def test_a_token_takes_its_share_and_the_last_places_are_for_others() -> None:
+    shares, taken = Shares("wait", "ask later", most=8, most_of_one=5), ExitStack()
+
+    def take(name: str) -> None:
+        taken.enter_context(shares.one_more(name))
+
+    def is_refused(name: str, words: str) -> None:
+        with pytest.raises(ProblemError, match=words) as caught:
+            take(name)
+        assert caught.value.kind is TOO_MANY
+
+    for _ in range(5):
+        take("a")
+    is_refused("a", "5 requests with token a wait already: ask later")
+    take("b")
+    is_refused("b", "6 requests wait already: ask later")
+    take("c")
+    take("d")
+    is_refused("e", "8 requests wait already: ask later")
+    taken.close()
+    assert not shares
+    take("a")
