@@ -78,11 +78,13 @@ class Listener:
         self._tasks = TaskSet()
         self._socket: asyncio.Server | None = None
         self._app = app = web.Application(middlewares=[self._serve], client_max_size=max_body)
-        app.add_routes(routes)
+        self.add(routes)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0)
 
     def add(self, routes: list[web.RouteDef]) -> None:
         """More routes, before it listens: such as those that need the listener."""
+        for route in routes:
+            route.kwargs.setdefault("expect_handler", _go_on)
         self._app.add_routes(routes)
 
     async def listen(self, where: Path | tuple[str, int] | socket.socket) -> None:
@@ -202,6 +204,13 @@ class Listener:
         finally:
             if peer is not None:
                 peer.answered()
+
+
+async def _go_on(request: web.Request) -> None:
+    """A client that waits before it sends a body may send it; other expectations may be ignored (RFC 9110, 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of what is no part of the answer
 
 
 class _Http(web.RequestHandler):

@@ -12,9 +12,14 @@ import msgspec
 from shardd import __version__
 from shardd.dashboard.api.models import Problem
 from shardd.dashboard.api.operations import JSON, ROOT, Operation
-from shardd.dashboard.api.problems import ALWAYS, KINDS, MEDIA, MEDIA_TYPE, METHOD, Kind
+from shardd.dashboard.api.problems import ALWAYS, KINDS, MALFORMED, MEDIA_TYPE, WITH_BODY, Kind
 
 _REFERENCE: Final = "#/components/schemas/{name}"
+TEXT: Final = "text/plain"
+NO_HTTP: Final = {
+    "type": "string",
+    "description": "What was sent is not valid HTTP, so that not even its address is known.",
+}
 _PATH_PARTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "job": ("The id of a job.", {"type": "integer", "format": "int64", "minimum": 0}),
     "device": ("The id of a device.", {"type": "string"}),
@@ -38,7 +43,8 @@ def document_of(operations: Iterable[Operation]) -> dict[str, Any]:
         "info": {
             "title": "shardd",
             "version": __version__,
-            "description": "What the dashboard shows and does, for programs. Begin with `shardd guide api`.",
+            "description": "What the dashboard shows and does, for programs. Begin with `shardd guide api`. Every "
+            "other address below this one is answered with a problem as well: 404, or 401 to whoever has no token.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": ROOT}],
@@ -71,13 +77,14 @@ def _operation(one: Operation, schema_of: dict[Any, Any], components: dict[str, 
     responses: dict[str, Any] = {str(one.status): {"description": one.summary + ".", "content": content}}
     responses |= {str(status): {"description": when, "content": content} for status, when in one.also.items()}
     by_status: dict[int, list[Kind]] = {}
-    for kind in dict.fromkeys((*ALWAYS, METHOD, *one.problems, *([MEDIA] if one.body is not None else []))):
+    for kind in dict.fromkeys((*ALWAYS, *one.problems, *(WITH_BODY if one.body is not None else ()))):
         by_status.setdefault(kind.status, []).append(kind)
     for status, kinds in sorted(by_status.items()):
         responses[str(status)] = {
             "description": "; ".join(f"{kind.title} (`{kind.type}`)" for kind in kinds),
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(name=Problem.__name__)}}},
         }
+    responses[str(MALFORMED.status)]["content"][TEXT] = {"schema": NO_HTTP}
     may = " or ".join(sorted(f"`{may.value}`" for may in one.may))
     made: dict[str, Any] = {
         "operationId": one.name,

@@ -81,6 +81,12 @@ METHOD: Final = Kind("method", 405, "Another method", "The header Allow has the 
 CONFLICT: Final = Kind(
     "conflict", 409, "Not in this state", "What was asked for cannot be done to this thing any more."
 )
+MISDIRECTED: Final = Kind(
+    "misdirected",
+    421,
+    "Another name",
+    "The address has a name that is not this one's: an operator sets dashboard.origin.",
+)
 TOO_LARGE: Final = Kind("too-large", 413, "Too large", "Nothing was done. Send it in parts.")
 MEDIA: Final = Kind("media-type", 415, "Not JSON", "Send application/json, in UTF-8, not compressed.")
 MALFORMED: Final = Kind(
@@ -119,8 +125,13 @@ TOO_MANY: Final = Kind(
 DEFECT: Final = Kind("defect", 500, "A defect of shardd", "The log of shardd has the details. Please report it.")
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
-ALWAYS: Final = (NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, TOO_MANY_FAILURES, NOT_ALLOWED, MALFORMED, DATABASE, DEFECT)
+ALWAYS: Final = (
+    *(NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, TOO_MANY_FAILURES, NOT_ALLOWED),
+    *(MALFORMED, METHOD, MISDIRECTED, DATABASE, DEFECT),
+)
 """What every operation may answer with."""
+WITH_BODY: Final = (TOO_LARGE, MEDIA)
+"""And those that take a body."""
 
 
 _WORDS: Final[Sequence[tuple[type[SharddError], tuple[Kind, str]]]] = (

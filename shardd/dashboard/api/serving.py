@@ -17,6 +17,7 @@ from shardd.dashboard.api.problems import (
     MALFORMED,
     MEDIA,
     METHOD,
+    MISDIRECTED,
     NO_SUCH,
     TOO_LARGE,
     ProblemError,
@@ -43,6 +44,16 @@ def routes(operations: Iterable[Operation], guard: Guard, site: Site) -> list[we
     operations = list(operations)
     made = [web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard, site))) for one in operations]
     return [*made, *(web.route("*", path, _answered(_miss(operations, guard))) for path in ("/api", f"/api{ANY_PATH}"))]
+
+
+def is_of_api(request: web.Request) -> bool:
+    """Whether a program asks, to whom every answer is a problem and no page."""
+    return request.path == "/api" or request.path.startswith("/api/")
+
+
+def refused_name(words: str) -> web.Response:
+    """The answer to a request for another name."""
+    return answer(ProblemError(MISDIRECTED, words))
 
 
 def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from shardd.dashboard.api.serving import MOST_BODY
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.api import Answer
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
+from tests.support.raw_http import exchange, statuses
 
 
 def check(document: dict[str, Any], operation: dict[str, Any], answer: Answer) -> None:
     """The status is a documented one, and the body has its form."""
     described = operation["responses"][str(answer.status)]
-    ((media, content),) = described["content"].items()
-    assert answer.headers["Content-Type"].partition(";")[0] == media
+    content = described["content"][answer.headers["Content-Type"].partition(";")[0]]
     schema = {**content["schema"], "components": document["components"]}
     Draft202012Validator(schema, format_checker=FormatChecker()).validate(answer.json)
 
@@ -60,6 +62,55 @@ async def test_every_operation_answers_as_the_document_says(
     assert {name for name, statuses in called.items() if not statuses & {200, 201}} == conflicts
     assert all(409 in called[name] for name in conflicts)
     assert len(called) > 20
+
+
+def faults(method: str, *, has_body: bool) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(status, method, how it is asked): requests that are wrong in one way each."""
+    yield 401, method, {"headers": {"Authorization": "Basic YTpi"}}
+    yield 401, method, {"headers": {"Authorization": f"Bearer shardd_{'a' * 43}"}}
+    yield 421, method, {"headers": {"Host": "evil.example"}}
+    yield 400, method, {"query": "?token=x"}
+    yield 400, method, {"query": "?colour=red"}
+    yield 405, "DELETE" if method != "DELETE" else "PUT", {}
+    if not has_body:
+        yield 400, method, {"body": b"{}"}
+        return
+    yield 413, method, {"body": b" " * (MOST_BODY + 1)}
+    yield 415, method, {"body": b"{}", "headers": {"Content-Type": "text/plain"}}
+    yield 415, method, {"body": b"{}", "headers": {"Content-Encoding": "gzip"}}
+    yield 400, method, {"body": b"{"}
+    yield 422, method, {"body": b'{"colour": "red"}'}
+    yield 422, method, {"body": b"[1]"}
+
+
+async def test_what_is_asked_wrongly_is_answered_as_the_document_says(
+    daemon: Daemon, devices: None, make_program: MakeProgram
+) -> None:
+    programs = {may: await make_program(may) for may in ("operate", "send")}
+    document = (await programs["send"].get("/openapi.json")).json
+    parts = {"job": "1", "device": "d1", "campaign": "spring", "problem": "refused"}
+    seen: set[int] = set()
+    for path, operations in document["paths"].items():
+        where = f"/api/v1{path.format(**parts)}"
+        for method, operation in operations.items():
+            program = programs["send" if operation["operationId"] == "insert_jobs" else "operate"]
+            for status, asked, options in faults(method.upper(), has_body="requestBody" in operation):
+                answer = await program.ask(
+                    asked, where + options.pop("query", ""), options.pop("body", None), **options
+                )
+                # The next ones of an address that sent many wrong tokens are answered by what comes first.
+                assert answer.status in {status, 429 if status == 401 else status}, (path, options, answer)
+                check(document, operation, answer)
+                seen.add(answer.status)
+            for head in (b"GET / HTTP/9.9", f"{method.upper()} {where} HTTP/1.1\r\nX: {'a' * 9000}".encode()):
+                host, _, port = daemon.settings["dashboard"]["listen"].rpartition(":")
+                raw = await exchange((host, int(port)), head + b"\r\nHost: 127.0.0.1\r\n\r\n")
+                assert statuses(raw) == [400]
+                assert b"text/plain" in raw
+                assert "text/plain" in operation["responses"]["400"]["content"]
+            odd = await program.ask("GET", f"{where}/nothing/here", headers={"Expect": "the unexpected"})
+            assert (odd.status, odd.problem) == (404, "not-found")
+    assert seen == {400, 401, 405, 413, 415, 421, 422, 429}
 
 
 async def test_what_is_looked_at_is_what_the_commands_print(
