@@ -131,6 +131,9 @@ class DeviceState(StrEnum):
     CLIENT_OUTDATED = "client_outdated"  # WhatsApp refuses the version of the library
 
 
+PAUSED: Final = "paused"
+"""Shown as the state of a paused device, whatever its own state is."""
+
 # What a person does about a device in this state; shown by `shardd device show`.
 DEVICE_REMEDY: Final = MappingProxyType(
     {

@@ -21,7 +21,7 @@ from shardd.pacing import CLASSES, check_class_settings
 from shardd.queue.queries import Record, Statements
 from shardd.queue.records import Device, RemovedDevice, StateChange
 from shardd.queue.values import arrays
-from shardd.states import DeviceState
+from shardd.states import PAUSED, DeviceState
 
 AnyDevice = TypeVar("AnyDevice", bound=Device)
 
@@ -90,8 +90,6 @@ class Devices(Statements):
         return await self._database.column("heal_devices")
 
 
-PAUSED: Final = "paused"
-"""Shown as the state of a paused device, whatever its own state is."""
 SHOWN_STATES: Final = (*(state.value for state in DeviceState), PAUSED)
 """All that are shown."""
 CHANGEABLE: Final = (

@@ -275,7 +275,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
     spares = Spares(
         config,
         lifeline=lifeline,
-        transports=lambda: {queue.device.transport for queue in scheduler.queues.values()},
+        transports=lambda: scheduler.census.transports,
         wanted=lambda: keeper.reserve,
     )
     workers = WorkerPool(

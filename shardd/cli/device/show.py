@@ -18,9 +18,9 @@ from shardd.config import TRANSPORTS, Config
 from shardd.config.transports.device_settings import masked_settings
 from shardd.hashing import shard_of
 from shardd.queue.database import Database
-from shardd.queue.devices import PAUSED, SHOWN_STATES, DeviceAdmin, DeviceRow
+from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.unknown_device import unknown_device
-from shardd.states import DeviceState
+from shardd.states import PAUSED, DeviceState
 from shardd.supervisor.scheduling.device_json import device_json, masked_proxy, outlook_json
 from shardd.supervisor.scheduling.device_words import (
     BACKING_OFF,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from shardd import __version__
 from shardd.config.transports.sandbox import SANDBOX
+from shardd.config.transports.whatsapp import WHATSAPP
 from shardd.errors import SharddError, UsageError
 from shardd.logs import get_logger
-from shardd.queue.devices import PAUSED
-from shardd.states import DeviceState, ShardState, Verdict
+from shardd.states import PAUSED, DeviceState, ShardState, Verdict
 from shardd.supervisor.admin.dashboard import Dashboard
 from shardd.supervisor.cluster.leases import LeaseKeeper
 from shardd.supervisor.cluster.state_folder import StateWatch
@@ -96,13 +95,13 @@ class Node:
 
     def status(self) -> Status:
         """The health of the node."""
-        by_shard: dict[int, list[DeviceQueue]] = {shard.index: [] for shard in self.workers.shards}
-        for queue in self.scheduler.queues.values():
-            by_shard[queue.shard].append(queue)
+        census = self.scheduler.census
+        devices, ready = census.by_shard()
         shards = [
             shard_status(
                 shard,
-                by_shard[shard.index],
+                devices[shard.index],
+                ready[shard.index],
                 self.router.shard_totals.get(shard.index, {}),
                 len(self.router.in_flight(shard.index)),
             )
@@ -115,11 +114,11 @@ class Node:
         by_kind: dict[str, list[str]] = {}
         for problem in problems:
             by_kind.setdefault(problem.kind.value, []).append(problem.text)
-        sandbox = sum(queue.device.transport == SANDBOX.name for queue in self.scheduler.queues.values())
+        sandbox = census.count(lambda place: place.transport == SANDBOX.name)
         nodes = self.keeper.picture.statuses()
         elsewhere = {shard for node in nodes if not node.own for shard in node.shards}
         config = self.current.config
-        states = Counter(shown_state(queue) for queue in self.scheduler.queues.values())
+        states = census.by_state()
         return Status(
             version=__version__,
             node=config.node,
@@ -155,10 +154,9 @@ class Node:
 
     def summary(self) -> NodeSummary:
         """What the other nodes are told."""
-        status, held = self.status(), self.keeper.epochs
-        mine = [queue for queue in self.scheduler.queues.values() if queue.shard in held]
+        status = self.status()
         return NodeSummary(
-            devices=dict(Counter(shown_state(queue) for queue in mine)),
+            devices=dict(self.scheduler.census.by_state(self.keeper.epochs)),
             in_flight=status.totals.in_flight,
             sent_per_second=status.totals.sent_per_second,
             problems=len(status.problems),
@@ -203,7 +201,7 @@ class Node:
         return [f"{devices} backing off after errors; {queue.device.id}: {error}"]
 
     def _no_media(self) -> list[str]:
-        if is_installed() or all(queue.device.transport != "whatsapp" for queue in self.scheduler.queues.values()):
+        if is_installed() or WHATSAPP.name not in self.scheduler.census.transports:
             return []
         return [NOT_INSTALLED]
 
@@ -258,11 +256,6 @@ class SystemdReporter(Service):
             self._notifier.status(text)
 
 
-def shown_state(queue: DeviceQueue) -> str:
-    """The state of a device as `shardd device list` shows it."""
-    return PAUSED if queue.device.paused_at is not None else queue.state.value
-
-
 def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:
     """Of the database, leases and shards. A shard that an operator drained is not a problem, nor is one of another node."""
     problems = []
@@ -284,11 +277,10 @@ def _about(shard: ShardStatus) -> str:
     return f"{words}; start it again: shardd restart {shard.shard}" if shard.state == ShardState.BROKEN else words
 
 
-def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[str, int], in_flight: int) -> ShardStatus:
+def shard_status(shard: Shard, devices: int, ready: int, totals: Mapping[str, int], in_flight: int) -> ShardStatus:
     """One shard, from what the workers, the scheduler and the router know."""
     process = shard.process
     beat = None if process is None else process.beat
-    ready = sum(queue.can_send for queue in queues)
     deaths = shard.deaths_lately()
     return ShardStatus(
         shard=shard.index,
@@ -296,9 +288,9 @@ def shard_status(shard: Shard, queues: Sequence[DeviceQueue], totals: Mapping[st
         since=shard.since,
         epoch=shard.epoch,
         pid=None if process is None else process.pid,
-        devices=len(queues),
+        devices=devices,
         ready=ready,
-        parked=len(queues) - ready,
+        parked=devices - ready,
         open_clients=0 if beat is None else beat.open_clients,
         in_flight=in_flight,
         sent=totals.get(Verdict.SENT, 0),

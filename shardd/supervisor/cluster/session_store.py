@@ -34,7 +34,7 @@ def library_name(node: str) -> str:
 def devices_with_sessions(scheduler: Scheduler) -> int:
     """How many devices may need the store."""
     with_sessions = {name for name, definition in TRANSPORTS.items() if definition.has_sessions}
-    return sum(queue.device.transport in with_sessions for queue in scheduler.queues.values())
+    return scheduler.census.count(lambda place: place.transport in with_sessions)
 
 
 async def numbers_of(dsn: str, addresses: Sequence[str]) -> dict[str, str]:

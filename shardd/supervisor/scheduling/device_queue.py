@@ -19,7 +19,7 @@ from shardd.backoff import full_jitter
 from shardd.ipc import Outcome
 from shardd.pacing import CLASSES, DevicePace, NextSend, Tally, daily_limit, next_midnight, next_send
 from shardd.queue.records import NO_CAMPAIGN, Campaign, Device, Position
-from shardd.states import CAN_SEND, DeviceState
+from shardd.states import CAN_SEND, PAUSED, DeviceState
 
 FIRST_POSITION: Final[Position] = (-(2**63), 0)
 NEVER: Final = math.inf
@@ -173,6 +173,11 @@ class DeviceQueue:
             return self.device.fault
         fix = f"rewrite its settings: shardd device set {self.device.id} --settings JSON"
         return f"its row cannot be sent to a worker: {self.undeliverable}; {fix}"
+
+    @property
+    def shown_state(self) -> str:
+        """As in `Device`, of the state that is known here."""
+        return PAUSED if self.device.paused_at is not None else self.state.value
 
     @property
     def can_send(self) -> bool:

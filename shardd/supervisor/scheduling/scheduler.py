@@ -20,6 +20,7 @@ from shardd.queue.records import Campaign, ClaimedJob, ClaimRequest, Device, Pos
 from shardd.queue.settle import Claim
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, MAY_HAVE_LEFT, DeviceState, Verdict
 from shardd.supervisor.problems import Problem, ProblemKind
+from shardd.supervisor.scheduling.census import Census
 from shardd.supervisor.scheduling.device_queue import TRIM_AT, DeviceQueue, Refusal, SharedState
 from shardd.supervisor.scheduling.openings import Openings
 from shardd.supervisor.scheduling.ready_queue import READY, ReadyQueue
@@ -62,6 +63,7 @@ class Scheduler:
         self._restated: set[str] = set()
         self.queues: dict[str, DeviceQueue] = {}
         """By device id."""
+        self.census = Census()
 
     # ---- devices, campaigns and shards
 
@@ -112,9 +114,11 @@ class Scheduler:
                 # The count grows with the config's warm-up, and a warm-up can be restarted.
                 queue.tally.days = device.days
             queue.state = state
+            self.census.note(queue)
             self._offer(queue, now)
         for device_id in gone:
             if (queue := self.queues.pop(device_id, None)) is not None:
+                self.census.forget(device_id)
                 self._openings[queue.shard].forget(device_id)
                 changes.setdefault(queue.shard, Devices()).removed.append(device_id)
         return changes
@@ -124,6 +128,7 @@ class Scheduler:
         queue.device = device
         if device.backoff_until is not None:
             queue.wait_until(device.backoff_until.timestamp() - self._shared.clock_offset, device.backoff_reason)
+            self.census.watch(queue)
         queue.pace = self._pace_of(device)
         queue.room = self._in_flight_of(device.transport)
         queue.account = self._account_of(device)
@@ -148,6 +153,7 @@ class Scheduler:
             if change.state is not queue.state and change.state not in DEVICE_TRANSITIONS[queue.state]:
                 return False
             queue.state = change.state
+            self.census.note(queue)
         return True
 
     def take_restated(self) -> set[str]:
@@ -165,6 +171,7 @@ class Scheduler:
             together = [other for other in self.queues.values() if other.account == queue.account]
         for one in together:
             one.wait_until(until, error)
+            self.census.watch(one)
         return [one.device.id for one in together]
 
     def undeliverable(self, device: DeviceSpec, why: str) -> None:
@@ -172,6 +179,7 @@ class Scheduler:
         queue = self.queues.get(device.id)
         if queue is not None and queue.device.spec == device:
             queue.undeliverable = why
+            self.census.note(queue)
 
     def limits_changed(self, now: float) -> None:
         """The config's limits have changed."""
@@ -290,6 +298,7 @@ class Scheduler:
         """The database refuses to claim from this lane: it is left alone until a moment, whatever is hinted."""
         if (queue := self.queues.get(request.device_id)) is not None:
             queue.refused[request.lane] = Refusal(until, error)
+            self.census.watch(queue)
 
     def found_in_flight(self, claim: Claim) -> None:
         """A claim that only the database knew of."""
@@ -309,10 +318,12 @@ class Scheduler:
             queue.count(lane.campaign, now)
         if verdict is Verdict.UNAVAILABLE and outcome.device_state is not None:
             queue.state = DeviceState(outcome.device_state)
+            self.census.note(queue)
             self._restated.add(claim.device_id)
             queue.tally.end(now, queue.pace, lane.job_class)
         elif verdict is Verdict.UNAVAILABLE:
             queue.back_off(outcome, now)
+            self.census.watch(queue)
         elif verdict not in UNUSED:
             queue.failures = 0
             if queue.pace.free:
@@ -373,11 +384,16 @@ class Scheduler:
 
     def scanned(self, found: Collection[str], now: float) -> None:
         """A scan found jobs of these devices and has hinted at them: look for devices that could send and do not."""
-        for queue in self.queues.values():
-            if queue.device.id not in found or now < queue.served_at + IDLE or not self._could_send(queue, now):
+        for queue in self.census.watched:
+            if queue.device.id not in found:
+                queue.idle_since = None
+        self.census.prune(now)
+        for queue in filter(None, map(self.queues.get, found)):
+            if now < queue.served_at + IDLE or not self._could_send(queue, now):
                 queue.idle_since = None
             elif queue.idle_since is None:
                 queue.idle_since, queue.idle_for = now, 0.0
+                self.census.watch(queue)
             else:
                 queue.idle_for = now - queue.idle_since
         for openings in self._openings.values():
@@ -396,14 +412,14 @@ class Scheduler:
 
     def problems(self) -> Iterable[Problem]:
         """See `shardd.supervisor.problems`."""
-        queues = self.queues.values()
+        queues = self.census.watched
         if faulty := [queue for queue in queues if queue.fault is not None]:
             devices = "1 device has a row" if len(faulty) == 1 else f"{len(faulty):,} devices have rows"
             yield Problem(
                 ProblemKind.DEVICE, f"{devices} with which it cannot send; {faulty[0].device.id}: {faulty[0].fault}"
             )
         if idle := [queue for queue in queues if queue.idle_since is not None and queue.idle_for >= IDLE]:
-            first = max(idle, key=lambda queue: queue.idle_for)
+            first = min(idle, key=lambda queue: (-queue.idle_for, queue.device.id))
             devices = "1 device" if len(idle) == 1 else f"{len(idle):,} devices"
             yield Problem(
                 ProblemKind.DEVICE,
@@ -431,7 +447,9 @@ class Scheduler:
 
     def backing_off(self, now: float) -> list[tuple[DeviceQueue, str]]:
         """Devices that could send what they have if they were not backing off, with the error."""
-        found = ((queue, queue.backing_off_after(now)) for queue in self.queues.values())
+        limited = any(until > now for until in self._shared.rate_limited_until.values())
+        candidates = self.queues.values() if limited else self.census.watched
+        found = ((queue, queue.backing_off_after(now)) for queue in candidates)
         return [(queue, error) for queue, error in found if error is not None and self._is_waiting(queue)]
 
     def held_up(self, down: Mapping[int, str]) -> dict[str, str]:

@@ -101,6 +101,7 @@ class History:
         await self.world.start()
         for word, number in steps:
             await getattr(self, word)(Dice(number))
+            self.world.check_census()
         await self.finale()
 
     async def nothing(self, dice: Dice) -> None:

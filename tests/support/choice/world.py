@@ -6,6 +6,7 @@ Steps are sequential; between a claim request and its result other steps may hap
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -305,6 +306,18 @@ class World:
                 self.referee.lost(name, self.book.jobs[job_id].lane)
 
     # ---- checks of time
+
+    def check_census(self) -> None:
+        """What is counted as it changes is what there is."""
+        queues, census = self.scheduler.queues.values(), self.scheduler.census
+        assert census.by_state() == Counter(queue.shown_state for queue in queues)
+        assert census.by_state({1}) == Counter(queue.shown_state for queue in queues if queue.shard == 1)
+        every, able = census.by_shard()
+        assert every == Counter(queue.shard for queue in queues)
+        assert able == Counter(queue.shard for queue in queues if queue.can_send)
+        assert census.transports == {queue.device.transport for queue in queues}
+        told = [queue for queue in queues if queue.fault or queue.refused or queue.own_backoff_until > self.now]
+        assert all(queue in census.watched for queue in told)
 
     def check_nobody_is_late(self, seconds: float, part: float) -> None:
         """Before the scheduler's next wake-up, no device may certainly send."""

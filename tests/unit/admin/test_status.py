@@ -11,11 +11,9 @@ import msgspec
 import pytest
 
 from shardd.config import parse_config
-from shardd.queue.records import Device
-from shardd.states import CAN_SEND, DeviceState, ShardState, Verdict
+from shardd.states import ShardState, Verdict
 from shardd.supervisor.admin.node import problems_of, shard_status, sum_up
 from shardd.supervisor.problems import ProblemKind
-from shardd.supervisor.scheduling.device_queue import DeviceQueue, SharedState
 from shardd.supervisor.status import NodeStatus, NodeSummary, QueueStatus, ShardStatus, Status, Totals, WebhookStatus
 from shardd.supervisor.workers.shard import Shard
 
@@ -29,15 +27,6 @@ def shard(**fields: Any) -> ShardStatus:
         connects=9, error=None,
     )  # fmt: skip
     return msgspec.structs.replace(plain, **fields)
-
-
-def queue(state: DeviceState = DeviceState.READY, *, paused: bool = False) -> DeviceQueue:
-    device = Device(
-        id="a", transport="sandbox", label=None, session=None, proxy=None, settings={}, state=state, reason=None,
-        state_since=NOW, state_until=None, paused_at=NOW if paused else None, paused_why=None, gap_min=None, gap_max=None,
-        daily_limit=None,
-    )  # fmt: skip
-    return DeviceQueue(device, 0, state, SharedState())
 
 
 def bare_shard() -> Shard:
@@ -119,13 +108,12 @@ def test_an_unreachable_database_is_named_before_the_leases() -> None:
 
 
 def test_devices_are_ready_or_parked() -> None:
-    scheduler = [queue(state) for state in DeviceState] + [queue(paused=True)]
-    seen = shard_status(bare_shard(), scheduler, {}, 0)
-    assert (seen.devices, seen.ready, seen.parked) == (len(scheduler), len(CAN_SEND), len(scheduler) - len(CAN_SEND))
+    seen = shard_status(bare_shard(), 7, 5, {}, 0)
+    assert (seen.devices, seen.ready, seen.parked) == (7, 5, 2)
 
 
 def test_a_shard_without_a_worker_has_no_numbers_of_one() -> None:
-    seen = shard_status(bare_shard(), [], {}, 0)
+    seen = shard_status(bare_shard(), 0, 0, {}, 0)
     assert (seen.shard, seen.state, seen.epoch, seen.pid) == (3, "waiting", None, None)
     assert [seen.lag, seen.heartbeat_age, seen.rss, seen.fds, seen.connects, seen.error] == [None] * 6
     assert (seen.open_clients, seen.sent_per_second) == (0, 0.0)
@@ -133,7 +121,7 @@ def test_a_shard_without_a_worker_has_no_numbers_of_one() -> None:
 
 def test_every_verdict_is_counted_where_it_belongs() -> None:
     totals = {verdict: 10**number for number, verdict in enumerate(Verdict)}
-    seen = shard_status(bare_shard(), [], totals, 6)
+    seen = shard_status(bare_shard(), 0, 0, totals, 6)
     assert seen.sent == totals[Verdict.SENT]
     assert seen.failed == totals[Verdict.PERMANENT] + totals[Verdict.TRANSIENT]
     assert seen.in_doubt == totals[Verdict.IN_DOUBT]
@@ -145,7 +133,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     now = time.monotonic()
     for second in range(100):
         a_shard.sample(now + second, sent=second * (4 if second < 50 else 2))
-    assert shard_status(a_shard, [], {}, 0).sent_per_second == 2.0
+    assert shard_status(a_shard, 0, 0, {}, 0).sent_per_second == 2.0
 
 
 # ---- sums

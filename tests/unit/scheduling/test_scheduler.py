@@ -208,6 +208,39 @@ def test_a_device_that_rests_with_work_is_named_with_its_trouble() -> None:
     assert scheduler.backing_off(1.0) == []
 
 
+def test_what_a_platform_reported_later_is_named_for_all_devices_of_the_account() -> None:
+    scheduler = ready(device("a"), device("b"), device("c"), account_of=lambda one: None if one.id == "c" else "shop")
+    scheduler.back_off("a", 60.0, "rate limited", whole_account=True)
+    assert {queue.device.id: why for queue, why in scheduler.backing_off(59.9)} == {
+        "a": "rate limited",
+        "b": "rate limited",
+    }
+    scheduler.scanned(set(), 61.0)
+    assert scheduler.backing_off(61.0) == []
+    assert scheduler.census.watched == []
+
+
+def test_a_backoff_of_the_database_is_named() -> None:
+    until = datetime.fromtimestamp(WALL + 60.0, UTC)
+    scheduler = ready(device("a", backoff_until=until, backoff_reason="rate limited"))
+    assert [(queue.device.id, why) for queue, why in scheduler.backing_off(59.9)] == [("a", "rate limited")]
+
+
+def test_a_row_and_a_lane_that_cannot_be_used_are_problems() -> None:
+    scheduler = ready(device("a"), device("b"))
+    (of_a, _) = scheduler.next_requests(2, 0.0)
+    scheduler.claim_refused(of_a, 60.0, "out of shared memory")
+    scheduler.undeliverable(scheduler.queues["b"].device.spec, "too large")
+    told = sorted(problem.text for problem in scheduler.problems())
+    assert [text.partition(":")[0] for text in told] == [
+        "1 device has a row with which it cannot send; b",
+        "the database refuses to claim the jobs of a, marketing (out of shared memory)",
+    ]
+    assert scheduler.census.by_shard()[1].total() == 1
+    look(scheduler, device("a"), device("b", settings={"a": 1}), now=1.0)
+    assert len(list(scheduler.problems())) == 1
+
+
 def test_a_device_out_of_reach_is_tried_more_and_more_seldom_but_is_tried() -> None:
     scheduler = ready(device("a"))
     now = 0.0
