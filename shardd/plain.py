@@ -14,6 +14,8 @@ RENAMED = {"job_class": "class"}
 
 def plain(value: Any) -> Any:
     """Rows as objects, times in ISO 8601, and null for numbers that JSON does not have."""
+    if value is None or isinstance(value, (str, int)):  # nearly all
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = ((field.name, RENAMED.get(field.name, field.name)) for field in dataclasses.fields(value))
         return {shown: plain(getattr(value, name)) for name, shown in names}

@@ -87,6 +87,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     finally:
         await live.close()
         await numbers.close()
+        await site.looks.close()
         await linking.close()
         await api.close()
         await listener.close()

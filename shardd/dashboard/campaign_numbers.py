@@ -14,7 +14,8 @@ from typing import Any, Final
 from shardd.dashboard.kept import Answer, Kept
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.event_kinds import EventKind
-from shardd.queue.campaigns import CampaignAdmin, CampaignDetails, DeviceShare
+from shardd.queue.campaign_counts import CampaignCounts
+from shardd.queue.campaigns import CampaignDetails, DeviceShare
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow
 
@@ -36,18 +37,14 @@ class CampaignNumbers:
 
     def __init__(self, database: Database, supervisor: SupervisorClient) -> None:
         """`supervisor`: knows the time zone of devices without one."""
-        campaigns, turn = CampaignAdmin(database), asyncio.Lock()
+        counts, turn = CampaignCounts(database), asyncio.Lock()
 
         async def details(campaign: str) -> CampaignDetails | None:
-            return await campaigns.show(campaign, (await supervisor.settings()).pacing.timezone)
-
-        async def totals(campaign: str) -> CampaignDetails | None:
-            title = await campaigns.title(campaign)
-            return None if title is None else CampaignDetails(title, [await campaigns.totals(campaign)], [])
+            return await counts.details(campaign, (await supervisor.settings()).pacing.timezone)
 
         self.details = Kept(details, turn)
         """By device."""
-        self.totals = Kept(totals, turn)
+        self.totals = Kept(counts.totals, turn)
         """As one share."""
 
     def begin(self) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.audit import Actor
+from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
 from shardd.errors import DatabaseError, ErrorClass, UnsureError
@@ -28,8 +29,10 @@ from shardd.queue.bulk_actions import (
     done_words,
     left_words,
     look,
+    question_of,
     resolving,
     unseen,
+    warning_of,
 )
 from shardd.queue.job_admin import CHUNK, JobAdmin, JobCount, Traits
 from shardd.states import JOB_TRANSITIONS, JobState
@@ -37,6 +40,10 @@ from shardd.words import count
 
 PATIENCE: Final = 20.0
 """Seconds in which an act ends between two chunks: a browser does not wait forever, and the button can be pressed again."""
+PLAN_PATIENCE: Final = 0.05
+"""Seconds for which a page waits for the numbers of what an act would do; then it shows how far the count is, and asks again."""
+PLAN_LONGER: Final = 1.0
+"""Seconds for which it waits when it asks again."""
 RETRY_NAME, CANCEL_NAME, SENT_NAME, NOT_SENT_NAME, REVOKE_NAME = "retry", "cancel", "sent", "not-sent", "revoke"
 BUTTONS: Final = {
     RETRY_NAME: "Retry",
@@ -137,6 +144,20 @@ def counts_of(seen: Seen) -> list[tuple[JobCount, str]]:
     return [(some, "" if some.obstacle is None else OBSTACLES[some.obstacle]) for some in ranked]
 
 
+async def plan_values(action: BulkAction, begun: Look, patience: float, *, again: str) -> dict[str, Any]:
+    """What `jobs-planned.html` shows of a count; `again`: where it goes on if it takes longer. Raises SharddError."""
+    seen = await begun.wait(patience)
+    if seen is None:
+        return {"so_far": begun.jobs, "again": again}
+    return {
+        "so_far": None,
+        "counts": counts_of(seen),
+        "good": sum(some.jobs for some in seen.good),
+        "question": " ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
+        "warning": warning_of(action, seen),
+    }
+
+
 async def act_on_jobs(
     site: Site, sign_in: SignIn, name: str, ids: Sequence[int], shown_as: JobState | None
 ) -> web.Response:
@@ -175,14 +196,13 @@ async def is_revocable(site: Site, number: int) -> bool:
 
 async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str) -> web.Response:
     """Delete the messages of a campaign for everyone. Raises SharddError."""
-    return await _act_on_many(site, sign_in, REVOKE_NAME, await to_revoke(site, campaign))
+    return await _act_on_many(site, sign_in, REVOKE_NAME, to_revoke(campaign))
 
 
-async def to_revoke(site: Site, campaign: str) -> ManyJobs:
-    """The jobs of a campaign, of which the messages are to be deleted. Raises DatabaseError."""
+def to_revoke(campaign: str) -> ManyJobs:
+    """The jobs of a campaign, of which the messages are to be deleted: an operator saw them counted before."""
     choice = Choice(None, Traits(campaign=campaign))
-    seen = await look(REVOKE, JobAdmin(site.database), choice)
-    return ManyJobs(REVOKE_NAME, f"campaign {campaign}", "", choice, seen)
+    return ManyJobs(REVOKE_NAME, f"campaign {campaign}", "", choice, unseen(choice))
 
 
 async def carry_out_on_many(site: Site, actor: Actor, action: BulkAction, many: ManyJobs) -> Report:

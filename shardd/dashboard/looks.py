@@ -95,6 +95,10 @@ class Looks:
             self._looks.move_to_end(key)
         return found
 
+    async def close(self) -> None:
+        """Stop counting."""
+        await self._tasks.end()
+
     async def _count(self, begun: Look, action: BulkAction, traits: Traits) -> None:
         def progress(counts: list[JobCount]) -> None:
             begun.counts = list(counts)

@@ -28,6 +28,7 @@ from shardd.config.values.network import is_loopback
 from shardd.dashboard import fields, static_files
 from shardd.dashboard.audit import Acting, Actor, Audit
 from shardd.dashboard.gate import Gate, NobodyError
+from shardd.dashboard.looks import Looks
 from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.errors import (
@@ -101,10 +102,12 @@ class Site:
     templates: jinja2.Environment = field(default_factory=_templates)
     audit: Audit = field(init=False)
     gate: Gate = field(init=False)
+    looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:
         self.audit = Audit(self.database, self.node)
         self.gate = Gate(self.access)
+        self.looks = Looks(self.database)
 
     def configure(self, access: Access) -> None:
         """Let a new config decide who may use the page. The sign-ins of those for whom it has changed end."""

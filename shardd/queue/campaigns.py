@@ -147,6 +147,8 @@ class CampaignJobs:
     state: str
     live: int
     in_flight: int
+    more: bool = False
+    """There may be more of them than were counted."""
 
     @property
     def waiting(self) -> int:
@@ -154,10 +156,18 @@ class CampaignJobs:
         return self.live - self.in_flight
 
 
+def waiting_words(campaigns: Sequence[CampaignJobs]) -> str:
+    """How many jobs of these are not in flight, such as `1 waiting job` or `10,000 or more waiting jobs`."""
+    waiting = sum(one.waiting for one in campaigns)
+    return f"{waiting:,} or more waiting jobs" if any(one.more for one in campaigns) else count(waiting, "waiting job")
+
+
 def what_ends(campaigns: Sequence[CampaignJobs]) -> str:
     """What cancelling these does, in words."""
     in_flight, waiting = sum(one.in_flight for one in campaigns), sum(one.waiting for one in campaigns)
-    words = f"{count(waiting, 'waiting job')} {'ends' if waiting == 1 else 'end'} unsent"
+    words = f"{waiting_words(campaigns)} {'ends' if waiting == 1 else 'end'} unsent"
+    if any(one.more for one in campaigns):
+        return words + ", those in flight are finished"
     return words + (f", {in_flight:,} in flight {'is' if in_flight == 1 else 'are'} finished" if in_flight else "")
 
 
@@ -166,7 +176,8 @@ def what_waits(campaign: CampaignJobs) -> str:
     if campaign.state == CampaignState.CANCELLED or not campaign.live:
         return ""
     ends = "cancel it" if campaign.state == CampaignState.PAUSED else "pause or cancel it first"
-    return f"{count(campaign.live, 'job')} of campaign {campaign.id} still {'waits' if campaign.live == 1 else 'wait'}: {ends}"
+    jobs = f"{campaign.live:,} or more jobs" if campaign.more else count(campaign.live, "job")
+    return f"{jobs} of campaign {campaign.id} still {'waits' if campaign.live == 1 else 'wait'}: {ends}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,23 +192,15 @@ class CampaignTerms:
 class CampaignAdmin(Statements):
     """What an operator asks and does about campaigns."""
 
-    async def newest(self, most: int, *, state: CampaignState | None = None) -> list[CampaignRow]:
-        """Up to `most` campaigns, newest first."""
-        return await self._find(ids=None, state=state, most=most)
+    async def newest(
+        self, most: int, *, state: CampaignState | None = None, most_jobs: int | None = None
+    ) -> list[CampaignRow]:
+        """Up to `most` campaigns, newest first. `most_jobs`: of each, so many live jobs are counted; None: all."""
+        return await self._find(ids=None, state=state, most=most, most_jobs=most_jobs)
 
-    async def find(self, ids: Sequence[str]) -> list[CampaignRow]:
-        """Those of these campaigns that exist."""
-        return await self._find(ids=ids, state=None, most=len(ids))
-
-    async def show(self, campaign: str, zone: str) -> CampaignDetails | None:
-        """One campaign, or None; `zone`: the time zone of devices without one."""
-        rows = await self.find([campaign])
-        if not rows:
-            return None
-        shares = await self._database.rows_for(DeviceShare, "campaign_by_device", {"id": campaign, "zone": zone})
-        pools = await self._database.rows_for(Pool, "campaign_pools", {"id": campaign})
-        revocations = await self._database.rows(Record, "campaign_revocations", {"id": campaign})
-        return CampaignDetails(rows[0], shares, pools, {row["state"]: row["jobs"] for row in revocations})
+    async def find(self, ids: Sequence[str], *, most_jobs: int | None = None) -> list[CampaignRow]:
+        """Those of these campaigns that exist. `most_jobs`: as of `newest`."""
+        return await self._find(ids=ids, state=None, most=len(ids), most_jobs=most_jobs)
 
     async def page(
         self, most: int, *, after: str | None = None, state: CampaignState | None = None
@@ -210,14 +213,9 @@ class CampaignAdmin(Statements):
         """One campaign without its numbers."""
         return first(await self._database.rows(CampaignTitle, "campaign_title", {"id": campaign}))
 
-    async def totals(self, campaign: str) -> DeviceShare:
-        """A campaign's jobs on all its devices together; it reads the index entries of all its jobs."""
-        (row,) = await self._database.rows_for(DeviceShare, "count_campaign", {"id": campaign})
-        return row
-
-    async def count_jobs(self, ids: Sequence[str]) -> list[CampaignJobs]:
-        """The live jobs of those of these campaigns that exist."""
-        return await self._database.rows_for(CampaignJobs, "count_campaign_jobs", {"ids": list(ids)})
+    async def count_jobs(self, ids: Sequence[str], *, most: int | None = None) -> list[CampaignJobs]:
+        """The live jobs of those of these campaigns that exist, counted up to `most` of each; None: all."""
+        return await self._database.rows_for(CampaignJobs, "count_campaign_jobs", {"ids": list(ids), "most": most})
 
     async def add(self, ids: Sequence[str], terms: CampaignTerms, state: CampaignState) -> set[str]:
         """Add campaigns; returns the ids that were not there."""
@@ -242,8 +240,10 @@ class CampaignAdmin(Statements):
         """End campaigns for good; returns those that were not cancelled before."""
         return await self._ids("cancel_campaigns", {"ids": list(ids), "why": why})
 
-    async def _find(self, *, ids: Sequence[str] | None, state: CampaignState | None, most: int) -> list[CampaignRow]:
-        params = {"ids": None if ids is None else list(ids), "state": state, "most": most}
+    async def _find(
+        self, *, ids: Sequence[str] | None, state: CampaignState | None, most: int, most_jobs: int | None
+    ) -> list[CampaignRow]:
+        params = {"ids": None if ids is None else list(ids), "state": state, "most": most, "most_jobs": most_jobs}
         return await self._database.rows_for(CampaignRow, "list_campaigns", params)
 
 

@@ -13,7 +13,7 @@ from shardd.queue.queries import Params, Record, Statements
 from shardd.queue.records import Device
 
 MOST_COUNTED: Final = 1000
-"""Queued jobs of a device from which on a list does not count them."""
+"""Jobs of a device, or of a campaign, from which on they are not counted for whom a page waits."""
 CHUNK: Final = 1000
 """Ids that are looked at together for those of a shard, which only we can compute."""
 

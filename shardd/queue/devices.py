@@ -199,13 +199,19 @@ class DeviceAdmin(Statements):
         transport: str | None = None,
         state: str | None = None,
         warm_days: int = 0,
+        most_jobs: int | None = None,
     ) -> list[DeviceRow]:
-        """Devices in the order of their ids; `state` may be `paused`. `warm_days`: the length of a warm-up."""
+        """Devices in the order of their ids; `state` may be `paused`. `warm_days`: the length of a warm-up.
+
+        `most_jobs`: of each of these `ids`, so many live jobs are counted; and of several, it is not looked which are in flight.
+        """
         params = {
             "ids": None if ids is None else list(ids),
             "transport": transport,
             "state": state,
             "warm_days": warm_days,
+            "most": most_jobs,
+            "most_looked_at": most_jobs if most_jobs is None or ids is None or len(ids) == 1 else 0,
         }
         return await self._database.rows_for(partial(make_device, DeviceRow), "list_devices", params)
 

@@ -165,12 +165,9 @@ class JobAdmin(Statements):
         """What `revoke` would find, with the obstacles."""
         return await self._count("count_revocations", traits, ids, progress, live=False)
 
-    async def revoke(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
+    def revoke(self, traits: Traits, ids: Sequence[int] | None = None) -> AsyncGenerator[list[JobResult]]:
         """Add jobs that delete the messages of these for everyone, chunk by chunk, ahead of what waits."""
-        if ids is None:
-            ids = await self._database.column("jobs_to_revoke", {**asdict(traits), "ids": None})
-        async for chunk in self._handle("revoke_jobs", traits, ids, {}, live=False):
-            yield chunk
+        return self._handle("revoke_jobs", traits, ids, {}, live=False)
 
     async def cancel_all(self, traits: Traits, why: str) -> int:
         """Like `cancel`; returns how many ended."""

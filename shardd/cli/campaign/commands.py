@@ -41,6 +41,7 @@ from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
 from shardd.errors import UsageError
 from shardd.queue.bulk_actions import REVOKE, Choice
+from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.campaign_progress import Progress, campaign_json, progress_of
 from shardd.queue.campaigns import (
     FINAL,
@@ -184,7 +185,7 @@ def list_(*, state: str | None, limit: int, as_json: bool, config: Config) -> No
 def show(campaign: str, as_json: bool, config: Config) -> None:
     """Show a campaign's progress, rate and obstacles."""
     zone = config.pacing.timezone
-    details = with_database(config, lambda database: CampaignAdmin(database).show(campaign, zone))
+    details = with_database(config, lambda database: CampaignCounts(database).details(campaign, zone))
     if details is None:
         raise unknown("campaign", campaign)
     progress = progress_of(details, datetime.now(UTC))

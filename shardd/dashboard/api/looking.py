@@ -28,7 +28,7 @@ from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
 from shardd.queue.campaign_progress import campaign_json, progress_of
 from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState
-from shardd.queue.device_search import DeviceQuestion, DeviceSearch
+from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.opt_outs import OptOutAdmin
 from shardd.queue.queries import Queries
@@ -44,6 +44,8 @@ from shardd.supervisor.status import Status
 MOST: Final = 1000
 COUNTS: Final = 20.0
 """Seconds that an answer waits for the first count."""
+_COUNTED: Final = f"Of a device, up to {MOST_COUNTED:,} live `jobs` are counted: it may have more."
+_COUNTED_LIVE: Final = f"Of a campaign, up to {MOST_COUNTED:,} `live` jobs are counted: its progress has all of them."
 Limit = Annotated[int, Meta(ge=1, le=MOST)]
 ShownState: Final[Any] = Literal[SHOWN_STATES]
 Transport: Final[Any] = Literal[tuple(sorted(TRANSPORTS))]
@@ -87,10 +89,14 @@ class LookCalls:
         return [
             _looking("/status", self.status, Status, "Show the node", SUPERVISOR),
             _looking("/nodes", self.nodes, Nodes, "List nodes and their shards"),
-            _looking("/devices", self.devices, Devices, "List devices", SUPERVISOR, query=DeviceFilter),
-            _looking("/devices/{device}", self.device, DeviceDetails, "Show a device", NO_SUCH, SUPERVISOR),
-            _looking("/campaigns", self.campaigns, Campaigns, "List campaigns", query=CampaignFilter),
-            _looking("/campaigns/{campaign}", self.campaign, Campaign, "Show a campaign", NO_SUCH),
+            _looking("/devices", self.devices, Devices, "List devices", SUPERVISOR, query=DeviceFilter, about=_COUNTED),
+            _looking(
+                "/devices/{device}", self.device, DeviceDetails, "Show a device", NO_SUCH, SUPERVISOR, about=_COUNTED
+            ),
+            _looking(
+                "/campaigns", self.campaigns, Campaigns, "List campaigns", query=CampaignFilter, about=_COUNTED_LIVE
+            ),
+            _looking("/campaigns/{campaign}", self.campaign, Campaign, "Show a campaign", NO_SUCH, about=_COUNTED_LIVE),
             _looking(
                 "/campaigns/{campaign}/progress",
                 self.progress,
@@ -125,7 +131,9 @@ class LookCalls:
         )
         page = await DeviceSearch(self._site.database).page(question, asked.limit, after=asked.after)
         ids = [one.id for one in page.devices]
-        rows = await DeviceAdmin(self._site.database).find(ids=ids, warm_days=settings.warm_days)
+        rows = await DeviceAdmin(self._site.database).find(
+            ids=ids, warm_days=settings.warm_days, most_jobs=MOST_COUNTED
+        )
         return {"devices": [_device(one, settings) for one in rows], "later": page.later}
 
     async def device(self, call: Call) -> Any:
@@ -136,14 +144,18 @@ class LookCalls:
 
     async def find_device(self, database: Queries, name: str, warm_days: int = 0) -> DeviceRow:
         """The device of this name. Raises ProblemError."""
-        for device in await DeviceAdmin(database).find(ids=[name], warm_days=warm_days):
+        for device in await DeviceAdmin(database).find(ids=[name], warm_days=warm_days, most_jobs=MOST_COUNTED):
             return device
         raise ProblemError(NO_SUCH, str(await unknown_device(database, name)), field="device", value=name)
 
     async def campaigns(self, call: Call) -> Any:
         """As `shardd campaign list`."""
         asked: CampaignFilter = call.query
-        return {"campaigns": await CampaignAdmin(self._site.database).newest(asked.limit, state=asked.state)}
+        return {
+            "campaigns": await CampaignAdmin(self._site.database).newest(
+                asked.limit, state=asked.state, most_jobs=MOST_COUNTED
+            )
+        }
 
     async def campaign(self, call: Call) -> Any:
         """One of the list."""
@@ -151,7 +163,7 @@ class LookCalls:
 
     async def find_campaign(self, database: Queries, name: str) -> CampaignRow:
         """The campaign of this name. Raises ProblemError."""
-        for campaign in await CampaignAdmin(database).find([name]):
+        for campaign in await CampaignAdmin(database).find([name], most_jobs=MOST_COUNTED):
             return campaign
         raise _no_campaign(name)
 

@@ -87,6 +87,7 @@ DeviceDetails: Final = msgspec.defstruct(
         ("reckoned", bool),
         ("held", str | None),
         ("error", str | None),
+        ("in_flight", int),
         ("sent_this_hour", int),
         ("sending_days", int),
         ("next", dict[str, ClassOutlook]),

@@ -144,7 +144,7 @@ class OperateCalls:
         name = call.path("campaign")
         try:
             await self._looking.find_campaign(self._site.database, name)
-            report = await carry_out_on_many(self._site, call.caller, REVOKE, await to_revoke(self._site, name))
+            report = await carry_out_on_many(self._site, call.caller, REVOKE, to_revoke(name))
         except BrokenOffError as error:  # recorded
             raise ProblemError(
                 UNSURE if isinstance(error.__cause__, UnsureError) else BROKEN_OFF, str(error)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.campaign_numbers import CampaignNumbers
-from shardd.dashboard.job_acts import counts_of, revoke_campaign
+from shardd.dashboard.job_acts import PLAN_LONGER, PLAN_PATIENCE, plan_values, revoke_campaign
 from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
+from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
-from shardd.queue.bulk_actions import REVOKE, Choice, look, question_of, warning_of
+from shardd.queue.bulk_actions import REVOKE
 from shardd.queue.campaign_progress import Progress, progress_of
 from shardd.queue.campaigns import (
     FINAL,
@@ -25,10 +27,11 @@ from shardd.queue.campaigns import (
     CampaignDetails,
     CampaignState,
     CampaignTitle,
+    waiting_words,
     what_ends,
     what_waits,
 )
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.job_admin import Traits
 from shardd.states import JobState
 from shardd.words import count, span
 
@@ -44,6 +47,9 @@ OLD: Final = 5.0
 """Seconds from which on the age of numbers that are being counted anew is shown."""
 MOST_WHY: Final = 200
 """Characters of a reason."""
+MOST_COUNTED: Final = 10_000
+"""Live jobs that are counted before an act, while somebody waits: some milliseconds."""
+NOTHING_SENT: Final = "There is nothing to revoke: none of its messages was sent."
 LIVE_LIST: Final = "campaigns"
 LIVE_ONE: Final = "campaign"
 LIVE_DEVICES: Final = "campaign-devices"
@@ -63,6 +69,7 @@ def routes(site: Site, live: Live, numbers: CampaignNumbers) -> list[web.RouteDe
         web.get(one + "/cancel", site.signed_in(pages.ask_cancel, operate=True)),
         web.post(one + "/cancel", site.signed_in(pages.cancel, act="cancel")),
         web.get(one + "/revoke", site.signed_in(pages.ask_revoke, operate=True)),
+        web.get(one + "/revoke/{look}", site.signed_in(pages.revoke_goes_on, operate=True)),
         web.post(one + "/revoke", site.signed_in(pages.revoke, act="revoke")),
         web.post(
             one + "/{act:pause|resume}", site.signed_in(pages.set_state, act=lambda request: request.match_info["act"])
@@ -82,8 +89,10 @@ class _Pages:
             shown.append((title, _progress(title, answer), None if answer is None else answer.error, _age(answer)))
         return self._site.render("campaigns-rows.html", None, rows=shown)
 
-    async def live_rows(self, _: str) -> str:
-        return await self.rows(await self._admin.page(MOST))
+    async def live_rows(self, which: str) -> str:
+        state, _, after = which.partition("/")
+        known = CampaignState(state) if state in [*CampaignState] else None
+        return await self.rows(await self._admin.page(MOST, after=after or None, state=known))
 
     async def part(self, template: str, campaign: str, patience: float = 0.0) -> str:
         title = await self._admin.title(campaign)
@@ -116,7 +125,7 @@ class _Pages:
             states=[*CampaignState],
             after=after,
             next=found[MOST - 1].id if len(found) > MOST else None,
-            topic=None if state or after else LIVE_LIST,
+            topic=f"{LIVE_LIST}:{state or ''}/{after or ''}",
         )
 
     async def show(self, request: web.Request, sign_in: SignIn) -> web.Response:
@@ -135,7 +144,7 @@ class _Pages:
 
     async def ask_cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
-        found = await self._admin.count_jobs([name])
+        found = await self._admin.count_jobs([name], most=MOST_COUNTED)
         if not found:
             return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
         if found[0].state == CampaignState.CANCELLED:
@@ -144,20 +153,28 @@ class _Pages:
 
     async def ask_revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
-        found = await self._admin.count_jobs([name])
+        found = await self._admin.count_jobs([name], most=MOST_COUNTED)
         if not found:
             return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
-        seen = await look(REVOKE, JobAdmin(self._site.database), Choice(None, Traits(campaign=name)))
+        begun = self._site.looks.begin(REVOKE, Traits(campaign=name))
         return self._site.page(
             "campaign-revoke.html",
             sign_in,
             campaign=name,
             waits=what_waits(found[0]),
-            warning=warning_of(REVOKE, seen),
-            question=question_of(REVOKE, seen),
-            good=sum(some.jobs for some in seen.good),
-            counts=counts_of(seen),
+            **await self._planned(name, begun, PLAN_PATIENCE),
         )
+
+    async def revoke_goes_on(self, request: web.Request, sign_in: SignIn) -> web.Response:
+        name, looks = request.match_info["campaign"], self._site.looks
+        begun = looks.of(request.match_info["look"]) or looks.begin(REVOKE, Traits(campaign=name))
+        return self._site.page("jobs-planned.html", sign_in, **await self._planned(name, begun, PLAN_LONGER))
+
+    async def _planned(self, name: str, begun: Look, patience: float) -> dict[str, Any]:
+        path = f"/campaigns/{quote(name, safe='')}/revoke"
+        values = await plan_values(REVOKE, begun, patience, again=f"{path}/{begun.key}")
+        button = f"Revoke {count(values.get('good', 0), 'message')}"
+        return {**values, "button": button, "act": path, "nothing": NOTHING_SENT}
 
     async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
@@ -186,11 +203,11 @@ class _Pages:
         why = fields.text(await fields.form(request), "why", longest=MOST_WHY)
         async with self._site.acting(sign_in, "cancel", f"campaign {name}") as acting:
             admin = CampaignAdmin(acting.database)
-            found = await admin.count_jobs([name])
+            found = await admin.count_jobs([name], most=MOST_COUNTED)
             ended = await admin.cancel([name], why) if found else set()
             if not ended:
                 raise UsageError(f"campaign {name}: {'cancelled already' if found else 'unknown'}")
-            waiting = count(found[0].waiting, "waiting job")
+            waiting = waiting_words(found)
             acting.detail = waiting + (f"; {why}" if why else "")
         self._numbers.outdate(name)
         return self._site.done(sign_in, f"Campaign {name} is cancelled with {waiting}.")

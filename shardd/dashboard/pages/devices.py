@@ -122,9 +122,8 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def device(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
         settings = await _settings(site)
-        found = await DeviceAdmin(site.database).find(
-            ids=[name], warm_days=0 if settings is None else settings.warm_days
-        )
+        warm_days = 0 if settings is None else settings.warm_days
+        found = await DeviceAdmin(site.database).find(ids=[name], warm_days=warm_days, most_jobs=MOST_COUNTED)
         if not found:
             return site.sorry(sign_in, 404, str(await unknown_device(site.database, name)))
         one = found[0]
@@ -209,12 +208,16 @@ def _line(device: ListedDevice, settings: Settings | None) -> Line:
     pacing = None if settings is None else settings.pacing
     return Line(
         device=device,
-        queued=f"{device.queued:,}" if device.queued < MOST_COUNTED else f"{MOST_COUNTED:,} or more",
+        queued=_counted(device.queued),
         today="?" if pacing is None else today_words(device, pacing),
         last_sent="?" if pacing is None else last_sent_words(device, pacing),
         shard=None if settings is None else _shard_of(device.id, settings.node.shards),
         why=why_words(device),
     )
+
+
+def _counted(jobs: int) -> str:
+    return f"{jobs:,}" if jobs < MOST_COUNTED else f"{MOST_COUNTED:,} or more"
 
 
 async def _is_here(site: Site, device_id: str, settings: Settings) -> bool:
@@ -237,14 +240,14 @@ async def _outlook(site: Site, device: DeviceRow, settings: Settings) -> Outlook
 
 def _facts(device: DeviceRow, settings: Settings | None, outlook: Outlook | None) -> Facts:
     """What the page says below the state; without the supervisor, only what the row says."""
-    in_flight = f", {device.in_flight:,} in flight" if device.in_flight else ""
+    in_flight = device.in_flight if outlook is None else outlook.device.in_flight
     known: list[tuple[str, Any]] = [
         (
             "transport",
             f"{device.transport}: its messages reach nobody" if device.transport == SANDBOX.name else device.transport,
         ),
         ("label", device.label),
-        ("live jobs", f"{device.jobs:,}{in_flight}"),
+        ("live jobs", _counted(device.jobs) + (f", {in_flight:,} in flight" if in_flight else "")),
     ]
     if settings is not None and outlook is not None:
         known += [

@@ -11,24 +11,26 @@ from shardd.dashboard import fields
 from shardd.dashboard.job_acts import (
     CANCEL_NAME,
     NOT_SENT_NAME,
+    PLAN_LONGER,
+    PLAN_PATIENCE,
     RETRY_NAME,
     REVOKE_NAME,
     SENT_NAME,
     act_on_traits,
     action_of,
-    counts_of,
     given_of,
+    plan_values,
     read_traits,
     recorded_as,
 )
 from shardd.dashboard.job_rows import rows_of
-from shardd.dashboard.looks import Look, Looks
+from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
 from shardd.pacing import CLASSES
 from shardd.phone_numbers import parse_recipient
-from shardd.queue.bulk_actions import meant_by, question_of, warning_of
+from shardd.queue.bulk_actions import meant_by
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.trait_names import check_names
@@ -37,10 +39,7 @@ from shardd.words import count
 
 MOST: Final = 100
 """Jobs of one page."""
-PATIENCE: Final = 0.05
-"""Seconds for which a page waits for the numbers of what an act would do; then it shows how far the count is, and asks again."""
-LONGER: Final = 1.0
-"""Seconds for which it waits when it asks again."""
+NOTHING: Final = "There is nothing to do: no job matches."
 TITLES: Final = {
     RETRY_NAME: "Retry jobs",
     CANCEL_NAME: "Cancel jobs",
@@ -52,7 +51,7 @@ TITLES: Final = {
 
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
-    search, looks = JobSearch(site.database), Looks(site.database)
+    search = JobSearch(site.database)
 
     async def jobs(request: web.Request, sign_in: SignIn) -> web.Response:
         question, given = await _read(site, request.query)
@@ -89,38 +88,30 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def plan(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
         given = given_of(traits)
+        begun = site.looks.begin(action_of(name, sign_in), traits)
         return site.page(
             "jobs-plan.html",
             sign_in,
             title=TITLES[name],
             back=fields.link("/jobs", given),
             filters={key.replace("_", " "): value for key, value in given.items() if value},
-            **await planned(sign_in, name, traits, looks.begin(action_of(name, sign_in), traits), PATIENCE),
+            **await planned(sign_in, name, traits, begun, PLAN_PATIENCE),
         )
 
     async def plan_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
-        begun = looks.of(request.match_info["look"]) or looks.begin(action_of(name, sign_in), traits)
-        return site.page("jobs-planned.html", sign_in, **await planned(sign_in, name, traits, begun, LONGER))
+        begun = site.looks.of(request.match_info["look"]) or site.looks.begin(action_of(name, sign_in), traits)
+        return site.page("jobs-planned.html", sign_in, **await planned(sign_in, name, traits, begun, PLAN_LONGER))
 
     async def planned(sign_in: SignIn, name: str, traits: Traits, begun: Look, patience: float) -> dict[str, Any]:
         """What there is to do, or how much of it was counted so far."""
-        given, action = given_of(traits), action_of(name, sign_in)
-        seen = await begun.wait(patience)
-        if seen is None:
-            return {"so_far": begun.jobs, "again": fields.link(f"/jobs/all/{name}/{begun.key}", given)}
-        if not seen.counts:
+        given = given_of(traits)
+        again = fields.link(f"/jobs/all/{name}/{begun.key}", given)
+        values = await plan_values(action_of(name, sign_in), begun, patience, again=again)
+        if not values.get("counts", True):
             await check_names(site.database, traits)
-        good = sum(some.jobs for some in seen.good)
-        return {
-            "so_far": None,
-            "counts": counts_of(seen),
-            "good": good,
-            "button": f"{TITLES[name].removesuffix(' jobs')}: {count(good, 'job')}",
-            "question": " ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
-            "warning": warning_of(action, seen),
-            "act": _plan_link(name, given),
-        }
+        button = f"{TITLES[name].removesuffix(' jobs')}: {count(values.get('good', 0), 'job')}"
+        return {**values, "button": button, "act": _plan_link(name, given), "nothing": NOTHING}
 
     async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
         return await act_on_traits(site, sign_in, *_planned(request, sign_in))

@@ -132,6 +132,7 @@ CREATE TABLE shardd.jobs (
 CREATE INDEX jobs_lane ON shardd.jobs (device_id, lane, ord, id) WHERE NOT scheduled AND device_id IS NOT NULL;
 CREATE INDEX jobs_pool ON shardd.jobs (device_group, lane, ord, id) WHERE NOT scheduled AND device_id IS NULL;
 CREATE INDEX jobs_assigned ON shardd.jobs (device_id) WHERE device_group IS NOT NULL AND device_id IS NOT NULL;
+CREATE INDEX jobs_scheduled ON shardd.jobs (device_id) WHERE scheduled AND device_id IS NOT NULL;
 CREATE INDEX jobs_due ON shardd.jobs (due_at) WHERE scheduled AND NOT held;
 CREATE INDEX jobs_expiry ON shardd.jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX jobs_held ON shardd.jobs (producer, order_group, id) WHERE held;
@@ -234,7 +235,7 @@ CREATE INDEX archive_message ON shardd.archive (message_id) WHERE message_id IS 
 CREATE INDEX archive_unsent ON shardd.archive (state, id) WHERE state <> 'sent';
 CREATE INDEX archive_lost ON shardd.archive (claimed_epoch, id) WHERE state = 'in_doubt' AND error_class = 'node';
 CREATE INDEX archive_order ON shardd.archive (producer, order_group, id) WHERE order_group IS NOT NULL AND state <> 'sent';
-CREATE INDEX archive_campaign ON shardd.archive (campaign, settled_at) INCLUDE (state) WHERE campaign IS NOT NULL;
+CREATE INDEX archive_campaign ON shardd.archive (campaign, state, settled_at) WHERE campaign IS NOT NULL;
 CREATE INDEX archive_unreadable ON shardd.archive (unreadable_at) WHERE unreadable_at IS NOT NULL;
 CREATE INDEX archive_resend ON shardd.archive (resend_at) WHERE resend_at IS NOT NULL;
 CREATE INDEX archive_quoted ON shardd.archive ((quote ->> 'sender')) WHERE quote IS NOT NULL;

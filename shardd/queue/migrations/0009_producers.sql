@@ -262,6 +262,27 @@ BEGIN
          ORDER BY o.id DESC;
 END $$;
 
+-- The newest jobs that the session may see, newest first: their ids are found before anything else is computed of a row. Through
+-- shardd.outcomes, all jobs would be read and sorted, because the planner passes no wish for an order into the halves of a view.
+CREATE FUNCTION shardd.newest_outcomes(most integer) RETURNS SETOF shardd.all_outcomes LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    bound jsonb := shardd.bindings();
+BEGIN
+    RETURN QUERY
+        SELECT o.* FROM shardd.all_outcomes o
+         WHERE o.id = ANY (array(
+                   (SELECT j.id FROM shardd.jobs j
+                     WHERE coalesce(bound ?| array['device:' || j.device_id, 'group:' || j.device_group, 'campaign:' || j.campaign], true)
+                     ORDER BY j.id DESC LIMIT most)
+                   UNION ALL
+                   (SELECT a.id FROM shardd.archive a
+                     WHERE coalesce(bound ?| array['device:' || a.device_id, 'group:' || a.device_group, 'campaign:' || a.campaign], true)
+                     ORDER BY a.id DESC LIMIT most)
+                   ORDER BY id DESC LIMIT most))
+         ORDER BY o.id DESC;
+END $$;
+
 -- The job that has a dedupe key: the INSERT that repeats a key returns no row, and its author still needs the id. A bound session has keys
 -- of its own, and is shown a job that it may still see. No row: the key is free, or retention deleted its job.
 CREATE FUNCTION shardd.outcome_by_dedupe_key(dedupe_key text) RETURNS SETOF shardd.all_outcomes ROWS 1 LANGUAGE plpgsql STABLE

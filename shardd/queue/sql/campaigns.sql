@@ -11,16 +11,20 @@ SELECT t.campaign, t.device_id, t.day, t.sent
  WHERE c.state = 'running' AND c.device_cap IS NOT NULL AND t.day >= %(since)s::date;
 
 -- name: list_campaigns
--- Campaigns, newest first, with their live jobs, whether any job has ended, their messages of the last ten minutes, and the time of the
--- last one; NULL filters pass everything. The total of messages is left out: it would read the whole archive.
+-- Campaigns, newest first, with their live jobs, counted up to `most_jobs` of each (NULL: all of them), whether any job has ended, their
+-- messages of the last ten minutes, and the time of the last one; NULL filters pass everything. The total of messages is left out: it would
+-- read the whole archive.
 WITH chosen AS (
     SELECT * FROM shardd.campaigns
      WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[])) AND (%(state)s::text IS NULL OR state = %(state)s)
      ORDER BY created_at DESC, id LIMIT %(most)s
 ), live AS (
     SELECT campaign, count(*) AS jobs FROM shardd.jobs
-     WHERE campaign IS NOT NULL AND (%(ids)s::text[] IS NULL OR campaign = ANY (%(ids)s::text[]))
+     WHERE %(most_jobs)s::integer IS NULL AND campaign IS NOT NULL AND (%(ids)s::text[] IS NULL OR campaign = ANY (%(ids)s::text[]))
      GROUP BY campaign
+     UNION ALL
+    SELECT c.id, (SELECT count(*) FROM (SELECT FROM shardd.jobs j WHERE j.campaign = c.id LIMIT %(most_jobs)s) counted)
+      FROM chosen c WHERE %(most_jobs)s::integer IS NOT NULL
 )
 SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.created_at,
        coalesce(l.jobs, 0) AS live, EXISTS (SELECT FROM shardd.archive WHERE campaign = c.id) AS has_ended_jobs,
@@ -48,78 +52,67 @@ SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.c
 -- One campaign without its numbers.
 SELECT id, label, state, why, state_since, weight, device_cap, created_at FROM shardd.campaigns WHERE id = %(id)s;
 
--- name: count_campaign
--- A campaign's jobs, as campaign_by_device counts them, for all devices together: of the archive, only an index is read.
-SELECT NULL AS device_id, NULL AS transport, NULL AS device_state, l.queued, l.scheduled, l.sending, a.sent, a.failed, a.in_doubt,
-       a.expired, a.opted_out, a.cancelled, a.sent_lately, a.first_lately, 0::bigint AS sent_today, 0::bigint AS lane_waits,
-       NULL AS lane_why, NULL::timestamptz AS lane_until, l.next_due, a.first_sent, a.last_sent
-  FROM (SELECT count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
-               count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
-               min(due_at) FILTER (WHERE NOT held) AS next_due
-          FROM shardd.jobs WHERE campaign = %(id)s) l
- CROSS JOIN (SELECT count(*) FILTER (WHERE state = 'sent') AS sent, count(*) FILTER (WHERE state = 'failed') AS failed,
-                    count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt, count(*) FILTER (WHERE state = 'expired') AS expired,
-                    count(*) FILTER (WHERE state = 'opted_out') AS opted_out, count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-                    count(*) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes') AS sent_lately,
-                    min(settled_at) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes') AS first_lately,
-                    min(settled_at) FILTER (WHERE state = 'sent') AS first_sent,
-                    max(settled_at) FILTER (WHERE state = 'sent') AS last_sent
-               FROM shardd.archive WHERE campaign = %(id)s) a;
+-- name: one_snapshot
+-- Lets all statements of the transaction see the same rows.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 
--- name: campaign_by_device
--- A campaign's jobs, counted for each device that it uses, those without a device in one row; most waiting first. `sent_today`: on the
--- device's own calendar, counted only for a campaign with a cap; `zone` is the time zone of devices without one. `lane_waits`: what waits
--- for more than a gap.
-WITH live AS (
-    SELECT device_id, lane, count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
-           count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending,
-           min(due_at) FILTER (WHERE NOT held) AS next_due
-      FROM shardd.jobs WHERE campaign = %(id)s GROUP BY device_id, lane
-), counts AS (
-    SELECT l.device_id, l.queued, l.scheduled, l.sending, l.next_due,
-           CASE WHEN w.why IS NULL THEN 0 ELSE l.queued END AS lane_waits, w.why AS lane_why, w.until AS lane_until,
-           0::bigint AS sent, 0::bigint AS failed, 0::bigint AS in_doubt, 0::bigint AS expired, 0::bigint AS opted_out,
-           0::bigint AS cancelled, 0::bigint AS sent_lately, NULL::timestamptz AS first_lately, NULL::timestamptz AS first_sent,
-           NULL::timestamptz AS last_sent
-      FROM live l
-      LEFT JOIN shardd.lane_waits w ON w.device_id = l.device_id AND w.lane = l.lane AND w.until > now() AND w.why <> 'its gap'
-    UNION ALL
-    SELECT device_id, 0, 0, 0, NULL, 0, NULL, NULL,
-           count(*) FILTER (WHERE state = 'sent'), count(*) FILTER (WHERE state = 'failed'),
-           count(*) FILTER (WHERE state = 'in_doubt'), count(*) FILTER (WHERE state = 'expired'),
-           count(*) FILTER (WHERE state = 'opted_out'), count(*) FILTER (WHERE state = 'cancelled'),
-           count(*) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes'),
-           min(settled_at) FILTER (WHERE state = 'sent' AND settled_at > now() - interval '10 minutes'),
-           min(settled_at) FILTER (WHERE state = 'sent'), max(settled_at) FILTER (WHERE state = 'sent')
-      FROM shardd.archive WHERE campaign = %(id)s GROUP BY device_id
-), summed AS (
-    SELECT device_id, sum(queued)::bigint AS queued, sum(scheduled)::bigint AS scheduled, sum(sending)::bigint AS sending,
-           min(next_due) AS next_due, sum(sent)::bigint AS sent, sum(failed)::bigint AS failed, sum(in_doubt)::bigint AS in_doubt,
-           sum(expired)::bigint AS expired, sum(opted_out)::bigint AS opted_out, sum(cancelled)::bigint AS cancelled,
-           sum(sent_lately)::bigint AS sent_lately, min(first_lately) AS first_lately,
-           sum(lane_waits)::bigint AS lane_waits, min(lane_why) FILTER (WHERE lane_waits > 0) AS lane_why,
-           min(lane_until) FILTER (WHERE lane_waits > 0) AS lane_until, min(first_sent) AS first_sent, max(last_sent) AS last_sent
-      FROM counts GROUP BY device_id
+-- name: pages_by_index
+-- Lets the statements of the transaction that read a page of rows in the order of an index do so: of a large campaign, the planner would
+-- rather read and sort the whole table for each page.
+SELECT set_config(name, 'off', true) FROM unnest(array['enable_seqscan', 'enable_bitmapscan', 'enable_sort']) AS settings(name);
+
+-- name: live_jobs_of_campaign
+-- The first `most` live jobs of a campaign after the id `after`, counted by device (`by_device`; otherwise together), lane, and the device
+-- group in whose pool they wait. `upto`, in each row: the last id among them.
+WITH page AS MATERIALIZED (
+    SELECT id, CASE WHEN %(by_device)s THEN device_id END AS device_id, lane, claimed_epoch, scheduled, held, due_at,
+           CASE WHEN device_id IS NULL AND NOT scheduled THEN device_group END AS pool
+      FROM shardd.jobs WHERE campaign = %(id)s AND id > %(after)s ORDER BY id LIMIT %(most)s
 )
-SELECT s.device_id, d.transport,
-       shardd.shown_state(d) AS device_state,
-       s.queued, s.scheduled, s.sending, s.sent, s.failed, s.in_doubt, s.expired, s.opted_out, s.cancelled, s.sent_lately,
-       s.first_lately, coalesce(t.sent, 0) AS sent_today, s.lane_waits, s.lane_why, s.lane_until, s.next_due, s.first_sent, s.last_sent
-  FROM summed s
-  LEFT JOIN shardd.devices d ON d.id = s.device_id
-  LEFT JOIN shardd.campaign_days t ON t.campaign = %(id)s AND t.device_id = s.device_id
-        AND t.day = (now() AT TIME ZONE coalesce(d.timezone, %(zone)s))::date
- ORDER BY s.queued + s.scheduled DESC, s.sent DESC, s.device_id;
+SELECT device_id, lane, pool, count(*) AS jobs, count(*) FILTER (WHERE claimed_epoch IS NULL AND NOT scheduled) AS queued,
+       count(*) FILTER (WHERE scheduled) AS scheduled, count(claimed_epoch) AS sending, min(due_at) FILTER (WHERE NOT held) AS next_due,
+       (SELECT max(id) FROM page) AS upto
+  FROM page GROUP BY device_id, lane, pool;
 
--- name: campaign_pools
--- The device groups in whose pools a campaign's jobs wait, with the number of their devices that can send.
-SELECT j.device_group, j.jobs, count(d.id) AS devices,
+-- name: waits_of_lanes
+-- What the lanes of these names wait for on each device that holds them back for longer than a gap.
+SELECT device_id, lane, why, until FROM shardd.lane_waits
+ WHERE lane = ANY (%(lanes)s::text[]) AND until > now() AND why <> 'its gap';
+
+-- name: ended_jobs_of_campaign
+-- The first `most` finished jobs of a campaign after a state and moment, in that order, and those that ended at the same moment as the last
+-- one; counted by device (`by_device`; otherwise together, and of the archive only an index is read) and state, with those of the last ten
+-- minutes. `upto_state` and `upto_moment`, in each row: of the last one.
+WITH page AS MATERIALIZED (
+    SELECT state, settled_at, CASE WHEN %(by_device)s THEN device_id END AS device_id
+      FROM shardd.archive WHERE campaign = %(id)s AND (state, settled_at) > (%(after_state)s, %(after_moment)s::timestamptz)
+     ORDER BY state, settled_at FETCH FIRST %(most)s ROWS WITH TIES
+), last AS (
+    SELECT max(state) AS state FROM page
+)
+SELECT device_id, state, count(*) AS jobs, count(*) FILTER (WHERE settled_at > now() - interval '10 minutes') AS lately,
+       min(settled_at) AS first, max(settled_at) AS last,
+       min(settled_at) FILTER (WHERE settled_at > now() - interval '10 minutes') AS first_lately, (SELECT state FROM last) AS upto_state,
+       (SELECT max(p.settled_at) FROM page p JOIN last l ON p.state = l.state) AS upto_moment
+  FROM page GROUP BY device_id, state;
+
+-- name: devices_of_campaign
+-- These devices, removed ones too, with what a campaign sent through them today, on their own calendars: counted only for a campaign with a
+-- cap. `zone` is the time zone of devices without one. Of a device that is not there, only its id is known.
+SELECT e.id AS device_id, d.transport, shardd.shown_state(d) AS device_state, coalesce(t.sent, 0) AS sent_today
+  FROM unnest(%(ids)s::text[]) AS e(id)
+  LEFT JOIN shardd.devices d ON d.id = e.id
+  LEFT JOIN shardd.campaign_days t ON t.campaign = %(id)s AND t.device_id = e.id
+        AND t.day = (now() AT TIME ZONE coalesce(d.timezone, %(zone)s))::date;
+
+-- name: device_groups_of_pools
+-- These device groups, with the number of their devices and of those that can send.
+SELECT e.id AS device_group, count(d.id) AS devices,
        count(d.id) FILTER (WHERE d.paused_at IS NULL AND d.state IN (${can_send})) AS able
-  FROM (SELECT device_group, count(*) AS jobs FROM shardd.jobs
-         WHERE campaign = %(id)s AND device_id IS NULL AND NOT scheduled GROUP BY device_group) j
-  LEFT JOIN shardd.device_group_members m ON m.device_group = j.device_group
+  FROM unnest(%(ids)s::text[]) AS e(id)
+  LEFT JOIN shardd.device_group_members m ON m.device_group = e.id
   LEFT JOIN shardd.devices d ON d.id = m.device_id AND d.removed_at IS NULL
- GROUP BY j.device_group, j.jobs ORDER BY j.jobs DESC, j.device_group;
+ GROUP BY e.id ORDER BY e.id;
 
 -- name: campaign_revocations
 -- How many revocations of a campaign's messages are in which state; of each message, the last one.
@@ -177,11 +170,15 @@ UPDATE shardd.campaigns SET state = 'cancelled', why = %(why)s, state_since = no
 RETURNING id;
 
 -- name: count_campaign_jobs
--- The state, the live jobs, and the number of them in flight, of those of these campaigns that exist.
-SELECT c.id, c.state, count(j.id) AS live, count(j.claimed_epoch) AS in_flight
-  FROM shardd.campaigns c LEFT JOIN shardd.jobs j ON j.campaign = c.id
- WHERE c.id = ANY (%(ids)s::text[])
- GROUP BY c.id, c.state;
+-- The state, the live jobs, and the number of them in flight, of those of these campaigns that exist; counted up to `most` of each (NULL: all
+-- of them). `more`: there may be others.
+SELECT c.id, c.state, l.live, l.in_flight, coalesce(l.live >= %(most)s::integer, false) AS more
+  FROM shardd.campaigns c
+ CROSS JOIN LATERAL (
+     SELECT count(*) AS live, count(claimed_epoch) AS in_flight
+       FROM (SELECT claimed_epoch FROM shardd.jobs j WHERE j.campaign = c.id LIMIT %(most)s) counted
+ ) l
+ WHERE c.id = ANY (%(ids)s::text[]);
 
 -- name: cancelled_campaigns
 -- Cancelled campaigns that still have jobs in the live table, and why they were cancelled: one index probe for each.

@@ -93,7 +93,8 @@ ON CONFLICT (device_id) DO UPDATE
 
 -- name: list_devices
 -- Devices with their live jobs, their messages on their last day of sending, and the number of such days before that, up to
--- `warm_days`; NULL filters pass everything.
+-- `warm_days`; NULL filters pass everything. Of named devices (`ids`), up to `most` jobs are counted (NULL: all of them): those in lanes and
+-- the others each by an index. Whether one is in flight no index tells, so that is looked for among `most_looked_at` of those in lanes.
 WITH chosen AS (
     SELECT * FROM shardd.devices d
      WHERE removed_at IS NULL AND (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[]))
@@ -101,9 +102,15 @@ WITH chosen AS (
        AND (%(state)s::text IS NULL OR CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END = %(state)s)
 ), live AS (
     SELECT device_id, count(*) AS jobs, count(claimed_epoch) AS in_flight
-      FROM shardd.jobs
-     WHERE %(ids)s::text[] IS NULL OR device_id = ANY (%(ids)s::text[])
-     GROUP BY device_id
+      FROM shardd.jobs WHERE %(ids)s::text[] IS NULL GROUP BY device_id
+     UNION ALL
+    SELECT c.id, (SELECT count(*) FROM ((SELECT 1 FROM shardd.jobs j WHERE j.device_id = c.id AND NOT j.scheduled LIMIT %(most)s)
+                                         UNION ALL
+                                        (SELECT 1 FROM shardd.jobs j WHERE j.device_id = c.id AND j.scheduled LIMIT %(most)s)
+                                         LIMIT %(most)s) counted),
+           (SELECT count(claimed_epoch) FROM (
+                SELECT claimed_epoch FROM shardd.jobs j WHERE j.device_id = c.id AND NOT j.scheduled LIMIT %(most_looked_at)s) counted)
+      FROM chosen c WHERE %(ids)s::text[] IS NOT NULL
 )
 SELECT ${device}, d.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_flight, 0) AS in_flight,
        t.day, coalesce(t.sent, 0) AS sent, coalesce(t.hour, 0) AS hour, coalesce(t.hour_sent, 0) AS hour_sent, t.last_at,
@@ -120,8 +127,8 @@ SELECT ${device}, d.created_at, coalesce(l.jobs, 0) AS jobs, coalesce(l.in_fligh
 -- name: device_filter
 -- The filters of an operator's question about devices; NULL filters pass everything. `search`: how the id or the label begins.
 removed_at IS NULL AND (%(transport)s::text IS NULL OR transport = %(transport)s)
-       AND (%(device_group)s::text IS NULL OR EXISTS (
-                SELECT FROM shardd.device_group_members m WHERE m.device_group = %(device_group)s AND m.device_id = d.id))
+       AND (%(device_group)s::text IS NULL
+            OR d.id IN (SELECT m.device_id FROM shardd.device_group_members m WHERE m.device_group = %(device_group)s))
        AND (%(search)s::text IS NULL OR starts_with(lower(id), lower(%(search)s)) OR starts_with(lower(label), lower(%(search)s)));
 
 -- name: page_of_devices
@@ -236,8 +243,10 @@ UPDATE shardd.devices
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
 
 -- name: remove_devices
--- Removes devices without live jobs and without a linked phone. Their finished jobs stay readable. Returns the ids that were removed.
+-- Removes devices without live jobs, which two indexes have, and without a linked phone. Their finished jobs stay readable. Returns the ids
+-- that were removed.
 UPDATE shardd.devices d SET removed_at = now()
  WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND session IS NULL
-   AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id)
+   AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id AND NOT j.scheduled)
+   AND NOT EXISTS (SELECT FROM shardd.jobs j WHERE j.device_id = d.id AND j.scheduled)
 RETURNING id;

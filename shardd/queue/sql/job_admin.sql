@@ -82,7 +82,8 @@ SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard, 
   ) w
   LEFT JOIN shardd.epochs e ON e.epoch = w.claimed_epoch
   LEFT JOIN shardd.devices d ON d.id = o.device_id
-  LEFT JOIN shardd.all_outcomes r ON r.id = o.revoked_by
+  -- With a limit: the planner would rather read all outcomes once than those of one job for each row that it expects.
+  LEFT JOIN LATERAL (SELECT state, settled_at FROM shardd.all_outcomes WHERE id = o.revoked_by LIMIT 1) r ON true
  WHERE o.id = %(id)s;
 
 -- name: insert_job
@@ -173,17 +174,16 @@ SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
  WHERE ${job_filter} AND ${id_window}
  GROUP BY state, class, campaign, obstacle;
 
--- name: jobs_to_revoke
--- The ids of jobs whose messages were or may have been sent. In one pass: of a campaign, no index gives them in the order of their ids.
-SELECT id FROM shardd.archive WHERE state IN ('sent', 'in_doubt') AND kind <> 'revoke' AND ${job_filter} ORDER BY id;
-
 -- name: revoke_jobs
--- Looks at up to `most` of these jobs after the id `after`, and adds a revocation of those without an obstacle. Returns every job that it
--- looked at: `done`, its obstacle, or why a trigger refused its revocation.
+-- Looks at up to `most` of these jobs after the id `after`, up to `last`, and adds a revocation of those without an obstacle. Revocations
+-- themselves are looked at only if they are named. Returns every job that it looked at: `done`, its obstacle, or why a trigger refused its
+-- revocation.
 WITH picked AS MATERIALIZED (
     SELECT id, state, obstacle
       FROM shardd.revocable
-     WHERE id > %(after)s AND ${job_filter}
+     WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s)
+       AND (%(ids)s::bigint[] IS NOT NULL OR obstacle IS DISTINCT FROM 'revocation')
+       AND ${job_filter}
      ORDER BY id LIMIT %(most)s
 ), tried AS MATERIALIZED (
     SELECT * FROM shardd.revoke_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL ORDER BY id))

@@ -22,7 +22,7 @@ SELECT ${shown}, o.attempt FROM shardd.outcome_by_dedupe_key(%(dedupe_key)s) o;
 
 -- name: newest_seen
 -- The newest jobs that the role sees.
-SELECT ${shown}, o.attempt FROM shardd.outcomes o ORDER BY o.id DESC LIMIT %(most)s;
+SELECT ${shown}, o.attempt FROM shardd.newest_outcomes(%(most)s) o;
 
 -- name: last_event
 -- The position of the newest event, also of one that cannot be read yet.

@@ -61,7 +61,7 @@ async def test_the_progress_of_a_campaign_moves(daemon: Daemon, producer: Produc
     producer.execute(insert, 1_000_000, 4)
     await producer.until_finished(daemon, 4)
     site = await sign_in(page, daemon)
-    await page.goto(f"{site}/campaigns")
+    await page.goto(f"{site}/campaigns?state=running")
     row = page.get_by_role("row", name="spring")
     await expect(row).to_contain_text("4 sent")
     producer.execute(insert, 2_000_000, 6)

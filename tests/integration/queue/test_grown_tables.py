@@ -15,22 +15,11 @@ from shardd.queue.database import Database
 from shardd.queue.queries import Record
 from tests.support.next_release import GROW
 from tests.support.queue_rows import connect
+from tests.support.statements import numbered
 
 PREPARED_AFTER = 5
 """Executions after which psycopg prepares a statement, as the pool has it."""
 UTILITY = re.compile(r"(?:--.*\n)*(?:LOCK|CREATE|ALTER|BEGIN|COMMIT|DROP|SET|ANALYZE)\b")
-
-
-def numbered(name: str) -> bytes:
-    """The statement as it is sent to the server."""
-    names: list[str] = []
-
-    def number(match: re.Match[str]) -> str:
-        if match[1] not in names:
-            names.append(match[1])
-        return f"${names.index(match[1]) + 1}"
-
-    return re.sub(r"%\((\w+)\)s", number, QUERIES[name].decode()).replace("%%", "%").encode()
 
 
 def describe(connection: psycopg.Connection[Any], name: str) -> str:
@@ -43,7 +32,7 @@ def prepared(dsn: str) -> Any:
     with connect(dsn) as connection:
         names = [name for name in QUERIES if name not in FRAGMENTS and not UTILITY.match(QUERIES[name].decode())]
         for name in names:
-            result = connection.pgconn.prepare(name.encode(), numbered(name))
+            result = connection.pgconn.prepare(name.encode(), numbered(name)[0].encode())
             assert result.status == pq.ExecStatus.COMMAND_OK, (name, result.error_message)
         yield connection, names
 

@@ -19,8 +19,8 @@ from psycopg import sql
 
 from shardd.postgres.settings import settings_for
 from shardd.postgres.sql_files import load_queries
-from shardd.queue.columns import QUERIES
 from tests.fixtures.postgres import TEMPLATE, Cluster, running_cluster
+from tests.support.statements import numbered
 
 BIG = re.compile(r"jobs|archive.*|contacts|campaigns|opt_outs")
 """Tables that grow with what producers insert."""
@@ -165,14 +165,7 @@ def queue(server: Cluster, request: pytest.FixtureRequest) -> Iterator[psycopg.C
 
 def plan_of(queue: psycopg.Connection[Any], name: str, params: dict[str, Any]) -> dict[str, Any]:
     """The generic plan of a statement, as the daemon's prepared statements have it."""
-    names: list[str] = []
-
-    def number(match: re.Match[str]) -> str:
-        if match[1] not in names:
-            names.append(match[1])
-        return f"${names.index(match[1]) + 1}"
-
-    text = re.sub(r"%\((\w+)\)s", number, QUERIES[name].decode()).replace("%%", "%")
+    text, names = numbered(name)
     arguments = sql.SQL(", ").join(sql.Literal(params[name]) for name in names)
     call = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE statement") + (
         sql.SQL(" ({})").format(arguments) if names else sql.SQL("")

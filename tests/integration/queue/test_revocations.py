@@ -390,10 +390,12 @@ async def test_it_stays_with_its_device(sender: Sender, admin: JobAdmin) -> None
 # ---- many
 
 
+@pytest.mark.parametrize("window", [1, 3, 20_000])
 async def test_the_messages_of_a_campaign_are_revoked_and_a_second_time_adds_nothing(
-    sender: Sender, admin: JobAdmin, monkeypatch: pytest.MonkeyPatch
+    sender: Sender, admin: JobAdmin, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     monkeypatch.setattr("shardd.queue.job_admin.CHUNK", 2)
+    monkeypatch.setattr("shardd.queue.job_admin.FIRST_WINDOW", window)
     lane, campaign = "spring/marketing", {"campaign": "spring"}
     sent = [await sender.sent(f"M{n}", lane=lane, recipient=f"+628123456{n}", **campaign) for n in range(5)]
     other = await sender.sent("M9")
@@ -418,6 +420,11 @@ async def test_the_messages_of_a_campaign_are_revoked_and_a_second_time_adds_not
     assert rows == [(job, 100) for job in sent[:4]]
     assert (sender.row(other)["revoked_by"], sender.row(waits)["state"]) == (None, "queued")
     assert [(await sender.claimed()).spec.revokes for _ in range(4)] == ["M0", "M1", "M2", "M3"]
+    revocations = sender.owner.execute("SELECT array_agg(id) FROM shardd.jobs WHERE kind = 'revoke'").fetchone()
+    sender.owner.execute("UPDATE shardd.jobs SET claimed_epoch = NULL")
+    sender.owner.execute("SELECT shardd.end_jobs(%s, 'sent', NULL, NULL)", revocations)
+    handled = [one.id async for chunk in admin.revoke(Traits(device_ids=["a"])) for one in chunk]
+    assert handled == sorted([*sent, other])
 
 
 async def test_one_that_is_refused_does_not_keep_the_others_back(sender: Sender) -> None:

@@ -35,6 +35,7 @@ ALLOWED = {
     ("relation visible_campaigns", "producers"): "SELECT",
     ("relation visible_opt_outs", "producers"): "SELECT",
     ("function outcome(bigint)", "producers"): "EXECUTE",
+    ("function newest_outcomes(integer)", "producers"): "EXECUTE",
     ("function outcomes_by_reference(text)", "producers"): "EXECUTE",
     ("function outcome_by_dedupe_key(text)", "producers"): "EXECUTE",
     ("function read_events(text,integer,text[])", "producers"): "EXECUTE",
