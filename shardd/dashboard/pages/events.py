@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +13,7 @@ from shardd.dashboard.live import EVENTS, Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
-from shardd.event_kinds import EventKind, names_a_kind
+from shardd.event_kinds import EventKind, fits, names_a_kind
 from shardd.queue.events import EventRow, Events, words_of
 
 MOST: Final = 200
@@ -35,7 +34,7 @@ class Filter:
         """Whether it is one of them."""
         if self.device is not None and event.device_id != self.device:
             return False
-        return self.kind is None or bool(re.fullmatch(re.escape(self.kind).replace(r"\*", ".*"), event.kind))
+        return self.kind is None or fits(self.kind, event.kind)
 
 
 def filter_of(query: Mapping[str, str]) -> Filter:
