@@ -35,7 +35,7 @@ def names_a_kind(pattern: str) -> bool:
 
 
 def fits(pattern: str, kind: str) -> bool:
-    """Whether a pattern matches this kind. Not by a regular expression: with many `*`, that may take longer than anybody lives."""
+    """Whether a pattern matches this kind. A regular expression with many `*` would take longer than anybody lives."""
     first, *others = pattern.split("*")
     if not others:
         return kind == pattern

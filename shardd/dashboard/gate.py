@@ -49,7 +49,7 @@ class Gate:
         for host in hosts:
             name = _name_of(host)
             if host != self._origin_host and name != "localhost" and read_address(name) is None:
-                return name[:100] or "(none)"
+                return name[:100].encode(errors="replace").decode() or "(none)"
         return None
 
     def is_from_another_page(self, request: web.Request, *, must_say: bool = False) -> bool:

@@ -1,7 +1,7 @@
 """Whether a password is the right one: argon2id, in threads, because it takes a tenth of a second and 64 MiB each time.
 
-So only a few are compared at a time. Each user has a lane in which tries wait, and those with names that nobody has share one:
-who guesses at one name delays nobody who signs in with another.
+So only a few are compared at a time. Each user has a lane in which tries wait: who guesses at one name delays nobody who signs in
+with another. A name that nobody has waits, and is compared, like that of some user, always the same one.
 """
 
 from __future__ import annotations
@@ -49,24 +49,22 @@ class Passwords:
     async def are_right(self, users: Mapping[str, User], name: str, password: str, rank: int) -> bool:
         """Whether this is the password of that user. `rank`: see `Turns`. Raises BusyError: nothing was compared.
 
-        It takes as long for a name that nobody has: the password is compared with the hash of somebody, always the same one for
-        the same name, so that times do not tell them apart.
+        It takes as long for a name that nobody has, so that times do not tell them apart.
         """
         hashes = {name: user.password for name, user in users.items() if user.password is not None}
         if not hashes or len(password) > LONGEST:
             return False
-        known = hashes.get(name)
-        compared = known or self._somebody(list(hashes.values()), name)
+        user = name if name in hashes else self._somebody(sorted(hashes), name)
         try:
-            async with self._turns.turn("" if known is None else name, rank):
-                right = await asyncio.to_thread(_is_right, compared, password)
+            async with self._turns.turn(user, rank):
+                right = await asyncio.to_thread(_is_right, hashes[user], password)
         except CrowdedError:
             raise BusyError("Too many people sign in at the same moment. Try again in a few seconds.") from None
-        return right and known is not None
+        return right and user == name
 
-    def _somebody(self, hashes: list[str], name: str) -> str:
+    def _somebody(self, names: list[str], name: str) -> str:
         digest = hmac.digest(self._key, name.encode(errors="surrogatepass"), hashlib.sha256)
-        return hashes[int.from_bytes(digest[:8]) % len(hashes)]
+        return names[int.from_bytes(digest[:8]) % len(names)]
 
 
 def _is_right(known: str, password: str) -> bool:

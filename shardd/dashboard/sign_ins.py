@@ -60,7 +60,7 @@ class SignIn:
 
     def wrote(self, token: str) -> bool:
         """Whether a request that carries this token comes from a page of this sign-in."""
-        return hmac.compare_digest(token.encode(), self.form_token.encode())
+        return hmac.compare_digest(token.encode(errors="surrogateescape"), self.form_token.encode())
 
 
 class SignIns:

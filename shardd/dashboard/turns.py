@@ -45,12 +45,13 @@ class Turns:
             self._give()
 
     async def _wait(self, lane: str, rank: int) -> None:
-        if sum(map(len, self._lanes.values())) >= self._most:
-            self._make_room(lane, rank)
         self._number += 1
         has_turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = (rank, self._number, has_turn)
         self._lanes.setdefault(lane, []).append(waiting)
+        if sum(map(len, self._lanes.values())) > self._most:
+            longest = max(self._lanes, key=lambda one: (len(self._lanes[one]), max(self._lanes[one])[:2]))
+            self._end(longest, max(self._lanes[longest]), given=False)
         try:
             given = await has_turn
         except asyncio.CancelledError:
@@ -61,17 +62,6 @@ class Turns:
             raise
         if not given:
             raise CrowdedError
-
-    def _make_room(self, lane: str, rank: int) -> None:
-        """Raises CrowdedError when it is the new one that has to go."""
-        longest = max(self._lanes, key=lambda one: len(self._lanes[one]))
-        own = len(self._lanes.get(lane, ()))
-        last = max(self._lanes[longest])
-        if own == len(self._lanes[longest]):
-            longest, last = lane, max(self._lanes[lane])
-            if last[0] <= rank:
-                raise CrowdedError
-        self._end(longest, last, given=False)
 
     def _give(self) -> None:
         """The turn goes to the next one."""

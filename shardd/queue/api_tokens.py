@@ -96,7 +96,7 @@ class ApiTokens(Statements):
 
 def digest(token: str) -> bytes:
     """What is stored of a token."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
 def _token(*, may: str, **fields: object) -> ApiToken:

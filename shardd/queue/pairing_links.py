@@ -34,7 +34,7 @@ _LINKABLE: Final = [name for name, definition in TRANSPORTS.items() if definitio
 
 def digest(secret: str) -> bytes:
     """The hash of a secret. It is random and long, so no slow hash is needed."""
-    return hashlib.sha256(secret.encode()).digest()
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()  # a cookie may have any bytes
 
 
 @dataclass(frozen=True, slots=True)

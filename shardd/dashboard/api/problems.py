@@ -162,7 +162,7 @@ def answer(problem: ProblemError) -> web.Response:
     kind = problem.kind
     body = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": problem.detail, **problem.members}
     response = web.Response(
-        body=json.dumps(body, ensure_ascii=False).encode(), status=kind.status, content_type=MEDIA_TYPE
+        body=json.dumps(body, ensure_ascii=False).encode(errors="replace"), status=kind.status, content_type=MEDIA_TYPE
     )
     response.headers.update(problem.headers)
     if kind.status in (429, 503) and kind is not UNSURE:  # whoever only waits would do it twice

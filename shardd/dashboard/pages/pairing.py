@@ -154,7 +154,8 @@ class _Pages:
         browser = request.cookies.get(COOKIE)
         if browser is None or (one := await self._linking.of(browser)) is None:
             return web.Response(headers={"HX-Refresh": "true"})
-        if not hmac.compare_digest(request.headers.get(FORM_TOKEN, "").encode(), _form_token(browser).encode()):
+        given = request.headers.get(FORM_TOKEN, "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, _form_token(browser).encode()):
             return _wrong(403, "This request does not come from the page of the link. Reload the page.")
         try:
             number = await self._number(request)

@@ -10,6 +10,7 @@ import pytest
 
 from shardd.dashboard.site import HEADERS
 from tests.acceptance.dashboard.looks import StartDaemon
+from tests.support.api import make_token
 from tests.support.daemon import Daemon
 from tests.support.raw_http import Address, Peer, exchange, statuses
 from tests.support.visitor import USERS, Visitor, visitor
@@ -171,6 +172,45 @@ async def test_what_is_no_request_is_refused_in_a_sentence_and_harms_nobody(daem
         assert await look(peer, cookie) == 200, request
     await peer.close()
     assert daemon.dashboard_pids() == [pid]
+    assert "Traceback" not in daemon.log_tail(1000)
+
+
+async def test_bytes_that_are_no_text_are_refused_in_words_wherever_they_stand(daemon: Daemon) -> None:
+    where = address_of(daemon)
+    token = (await make_token(daemon, "office", "operate")).encode()
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        signed_in = b"Cookie: " + cookie_of(ada).encode() + b"\r\n"
+    program = b"Authorization: Bearer " + token + b"\r\n"
+    for what, (status, request) in {
+        "token": (401, b"GET /api/v1/status HTTP/1.1\r\nAuthorization: Bearer shardd_\xff\r\n"),
+        "scheme": (401, b"GET /api/v1/status HTTP/1.1\r\nAuthorization: \xff \xff\r\n"),
+        "position": (400, b"GET /api/v1/events/stream HTTP/1.1\r\nLast-Event-ID: \xff\r\n" + program),
+        "kind of body": (
+            415,
+            b"POST /api/v1/opt-outs HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: \xff/\xff\r\n" + program,
+        ),
+        "encoding of body": (
+            415,
+            b"POST /api/v1/opt-outs HTTP/1.1\r\nContent-Length: 2\r\nContent-Type: application/json\r\n"
+            b"Content-Encoding: \xff\r\n" + program,
+        ),
+        "parameter": (400, b"GET /api/v1/jobs?state=%ff%00%ed%a0%80 HTTP/1.1\r\n" + program),
+        "name of a parameter": (400, b"GET /api/v1/jobs?%ff%ed%a0%80=1 HTTP/1.1\r\n" + program),
+        "device of the API": (404, b"GET /api/v1/devices/%ff%ed%a0%80 HTTP/1.1\r\n" + program),
+        "cookie": (401, b"GET /account HTTP/1.1\r\nCookie: shardd-80=\xff\r\n"),
+        "cookie of a pairing": (410, b"GET /pair HTTP/1.1\r\nCookie: shardd-pair=\xff\r\n"),
+        "page's token": (403, b"POST /sign-out HTTP/1.1\r\nX-Shardd-Token: \xff\r\n" + signed_in),
+        "origin": (403, b"POST /sign-in HTTP/1.1\r\nOrigin: \xff\r\n"),
+        "device": (404, b"GET /devices/%ff%ed%a0%80 HTTP/1.1\r\n" + signed_in),
+        "filter": (400, b"GET /devices?state=%ff%ed%a0%80 HTTP/1.1\r\n" + signed_in),
+        "forwarded": (401, b"GET /account HTTP/1.1\r\nX-Forwarded-For: \xff\r\n"),
+        "host": (421, b"GET /account HTTP/1.1\r\nHost: \xff\r\n"),
+    }.items():
+        host = b"" if b"Host:" in request else b"Host: 127.0.0.1\r\n"
+        body = b"{}" if b"Content-Length" in request else b""
+        answer = await exchange(where, request + host + b"Connection: close\r\n\r\n" + body)
+        assert statuses(answer) == [status], (what, answer[:2000])
     assert "Traceback" not in daemon.log_tail(1000)
 
 
