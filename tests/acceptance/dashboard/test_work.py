@@ -197,7 +197,8 @@ async def test_every_page_does_bounded_work(daemon: Daemon, dsn: str, watch: Wat
                 if UNCOUNTED not in event:
                     until.discard(topic)
     assert {*watch.not_asked} < ENDLESS
-    assert [fault for asked in watch.asked for fault in asked.faults] == []
+    faults = [fault for asked in watch.asked for fault in asked.faults]
+    assert not faults, "\n".join(faults)
 
 
 def filled_in(path: str) -> str:
