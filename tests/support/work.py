@@ -1,4 +1,4 @@
-"""How many blocks PostgreSQL touches for each statement of this process, as auto_explain says: what it costs on any machine."""
+"""How many blocks and rows PostgreSQL reads for each statement of this process, as auto_explain says: its cost on any machine."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Work:
 
     blocks: int
     """In memory or on the disk, those of the functions that it called included."""
+    rows: int
+    """Of tables and indexes, whether they passed its filters or not; a few blocks of an index have thousands."""
     statement: str
     """Its name, or how it begins."""
 
@@ -73,7 +75,14 @@ def overheard(hear: Hear) -> type[Database]:
 def _work_of(told: dict[str, Any]) -> Work:
     plan, text = told["Plan"], told["Query Text"]
     name = _NAMES.get(text.strip(), " ".join(text.split())[:60])
-    return Work(int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]), name)
+    return Work(int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]), _rows_of(plan), name)
+
+
+def _rows_of(node: dict[str, Any]) -> int:
+    """What a node of a plan and those below it read."""
+    own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    is_read = "Relation Name" in node or "Index Name" in node
+    return (int(own) if is_read else 0) + sum(map(_rows_of, node.get("Plans", ())))
 
 
 def _named() -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Every page and every answer of the API does a bounded amount of work, on a database with 3,000 devices and 300,000 jobs.
 
-Counted in blocks that PostgreSQL touches, not in seconds: to read all jobs takes some 16,000. What is bounded by time searches
-one window, and no more.
+Counted in blocks and rows that PostgreSQL reads, not in seconds: all jobs are in some 16,000 blocks. What is bounded by time
+searches one window, and no more.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ STEP = 0.08
 """Seconds between two looks at the clock: more than a search of a page may take, and most of what a window of a count may."""
 MOST = 2500
 """Blocks of a request, and of each statement that goes on in the background."""
+MOST_ROWS = 100_000
+"""Rows of each statement: no more than of a few windows of 20,000, and fewer than live jobs."""
 EXCEPTIONS = {
     # A window of 20,000 ids; of each job that failed, or was sent, what keeps it from the act is looked for in other tables.
     "count_retries": 4000,
@@ -90,7 +92,10 @@ class Asked:
         found += [
             f"{self.path}: {work}" for work in self.own if work.blocks > EXCEPTIONS.get(work.statement, work.blocks)
         ]
-        much = [work for work in self.behind if work.blocks > EXCEPTIONS.get(work.statement, MOST)]
+        found += [f"{self.path}: {work}" for work in self.own if work.rows > MOST_ROWS]
+        much = [
+            work for work in self.behind if work.blocks > EXCEPTIONS.get(work.statement, MOST) or work.rows > MOST_ROWS
+        ]
         return found + [f"begun by {self.path}: {work}" for work in much]
 
 
