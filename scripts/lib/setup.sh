@@ -14,17 +14,34 @@ die() {
     exit 1
 }
 
-# help_if_asked ARGUMENT…: for -h or --help, print the comment at the top of the script and exit.
-help_if_asked() {
+# asks_for_help ARGUMENT…: whether one is -h or --help.
+asks_for_help() {
     local argument
     for argument in "$@"; do
         case $argument in
-            -h | --help)
-                sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
-                exit 0
-                ;;
+            -h | --help) return 0 ;;
         esac
     done
+    return 1
+}
+
+# help_if_asked ARGUMENT…: for -h or --help, print the comment at the top of the script and exit.
+help_if_asked() {
+    asks_for_help "$@" || return 0
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0
+}
+
+# help_or_prepare REQUIREMENTS ARGUMENT…: prepare_venv, but who asks for help waits for no installation: they get the help of the program,
+# if the environment is there, and otherwise the comment at the top of the script.
+help_or_prepare() {
+    local requirements=$1
+    shift
+    if ! asks_for_help "$@"; then
+        prepare_venv "$requirements"
+    elif [ ! -x "$VENV/bin/python" ]; then
+        help_if_asked "$@"
+    fi
 }
 
 # _one_at_a_time FILE COMMAND…: run COMMAND while no other script of this clone holds FILE of scripts/: two may start together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["-k", "router", "--help"]])
-@pytest.mark.parametrize("script", ["build", "lock", "test"])
+@pytest.mark.parametrize("script", ["bench", "boot", "build", "demo", "draw", "lock", "storm", "test"])
 def test_a_script_that_is_asked_for_help_installs_and_runs_nothing(
     script: str, arguments: list[str], tmp_path: Path
 ) -> None:
@@ -30,6 +31,13 @@ def test_a_script_that_is_asked_for_help_installs_and_runs_nothing(
     assert f"./scripts/{script}" in ran.stdout
     assert "set -euo" not in ran.stdout
     assert sorted(one.name for one in tmp_path.iterdir()) == ["scripts"]
+
+
+@pytest.mark.parametrize("script", ["demo", "draw"])
+def test_the_help_of_a_script_names_every_option_of_its_program(script: str) -> None:
+    options = re.findall(r'add_argument\(\s*"(--\w+)"', (ROOT / "scripts" / f"{script}_run.py").read_text())
+    ran = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(set(re.findall(r"--\w+", ran.stdout)) - {"--help"}) == sorted(options)
 
 
 def test_programs_that_cannot_be_taken_from_debian_are_named(tmp_path: Path) -> None:
