@@ -1,6 +1,6 @@
 """The command line, one package or module for each noun; `main` is the entry, and imports a noun when it is used.
 
-The daemon need not run, except for `stop`, `drain`, `restart` and `status`: the other commands talk to the database.
+The daemon need not run, except for `stop`, `reload`, `drain`, `restart` and `status`: the other commands talk to the database.
 
 It promises: each command reports what it could not do, and ends with an exit code of sysexits.h. A command that changes many
 things may be repeated. JSON fields are added, never renamed.

@@ -1,4 +1,4 @@
-"""`shardd start`, `stop`, `drain`, `restart`: the life of the daemon and its shards."""
+"""`shardd start`, `stop`, `reload`, `drain`, `restart`: the life of the daemon and its shards."""
 
 from __future__ import annotations
 
@@ -94,6 +94,21 @@ async def _stop(config: Config) -> None:
     finally:
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
+
+
+@click.command(epilog=examples("shardd reload"))
+@daemon_config_option
+@run_async
+async def reload(config: Config) -> None:
+    """Have shardd read its config file again.
+
+    The same as SIGHUP. A file with an error is refused, and the config in effect stays. `shardd config sample` marks what takes
+    effect when.
+    """
+    # Some changes replace the workers, one after the other.
+    timeout = config.shards * (config.supervisor.drain_timeout + config.supervisor.start_timeout) + GRACE
+    changed = (await ask_daemon(config, "POST", "/reload", timeout=timeout))["changed"]
+    say("\n".join(changed) if changed else "reloaded: nothing changed")
 
 
 @click.command(epilog=examples("shardd drain 2"))

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "job": "shardd.cli.job.commands:job_group",
     "opt-out": "shardd.cli.opt_out.commands:opt_out_group",
     "producer": "shardd.cli.producer:producer_group",
+    "reload": "shardd.cli.daemon:reload",
     "restart": "shardd.cli.daemon:restart",
     "send": "shardd.cli.job.send:send",
     "setup": "shardd.cli.setup:setup_group",

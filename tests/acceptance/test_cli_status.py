@@ -157,8 +157,16 @@ async def test_a_config_with_an_error_keeps_nobody_from_a_daemon_that_runs(
     shardd = Command(daemon.config_file)
     producer.add_devices(1)
     await daemon.start()
+    same = await shardd("reload")
+    assert (same.code, same.out, same.err) == (0, "reloaded: nothing changed\n", "")
     good = daemon.config_file.read_text()
+    daemon.config_file.write_text(good.replace("gap_max: 0", "gap_max: 5s"))
+    changed = await shardd("reload")
+    assert (changed.code, changed.out, changed.err) == (0, "pacing.gap_max: 0 → 5s\n", "")
     daemon.config_file.write_text(f"{good}\nshards many\ncolour: green\n")
+    wrong = await shardd("reload")
+    assert (wrong.code, wrong.out) == (64, "")
+    assert "this is not YAML" in wrong.err
     warning = re.compile(
         r"shardd: warning: \S+/shards\.yaml:\d+(:\d+)?: .* this command does not need it and goes on\n"
     )
