@@ -14,7 +14,6 @@ from shardd.dashboard.job_acts import (
     SENT_NAME,
     act_on_jobs,
     given_of,
-    questions_of,
     read_traits,
     recorded_as,
 )
@@ -28,6 +27,13 @@ from shardd.states import JobState
 
 MOST: Final = 100
 """Jobs of one page."""
+_TOLD: Final = "What a journal or a platform reports later changes that no more."
+QUESTIONS: Final = {
+    SENT_NAME: f"Record {{chosen}} as sent, on your word? {_TOLD}",
+    NOT_SENT_NAME: f"Record {{chosen}} as not sent (failed), on your word? {_TOLD}",
+    RETRY_NAME: "Retry {chosen}? What had reached its recipient after all is sent twice.",
+}
+"""What is asked before the chosen jobs are handled; the page puts their number in the place of `{chosen}`."""
 DECISIONS: Final = {SENT_NAME: "Sent", NOT_SENT_NAME: "Not sent", RETRY_NAME: "Retry"}
 
 
@@ -52,7 +58,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             first=fields.link("/doubts", given) if after else None,
             classes=CLASSES,
             error_classes=list(ErrorClass),
-            decisions=[(name, words, questions_of(name, JobState.IN_DOUBT)) for name, words in DECISIONS.items()],
+            decisions=[(name, words, QUESTIONS[name]) for name, words in DECISIONS.items()],
             all_of_them={
                 words: fields.link(f"/jobs/all/{name}", {**given, "state": JobState.IN_DOUBT.value})
                 for name, words in DECISIONS.items()

@@ -33,8 +33,20 @@ async def test_a_decision_shows_in_the_database_and_in_the_command(
     await expect(page.get_by_role("region", name="Jobs in doubt")).to_contain_text("its worker died")
     await is_fit_for_all(page)
 
+    await expect(page.get_by_role("button", name="Sent", exact=True)).to_be_disabled()
+    await page.get_by_label("Choose all").check()
+    await expect(page.locator("[data-chosen]")).to_have_text("3 chosen")
+    await page.get_by_role("button", name="Retry", exact=True).click()
+    await expect(page.locator("#question")).to_have_text(
+        "Retry 3 jobs? What had reached its recipient after all is sent twice."
+    )
+    await page.locator("#sure").get_by_role("button", name="Back").click()
+    await page.get_by_label("Choose all").uncheck()
+    await expect(page.locator("[data-chosen]")).to_have_text("none chosen")
     await page.get_by_label(f"Job {sent}", exact=True).check()
-    await press(page, "Sent")
+    await page.get_by_role("button", name="Sent", exact=True).click()
+    await expect(page.locator("#question")).to_contain_text("Record 1 job as sent, on your word?")
+    await page.locator("#sure").get_by_role("button", name="Sent", exact=True).click()
     await is_said(page, "resolved 1 job")
     await expect(page.get_by_label(f"Job {sent}", exact=True)).to_have_count(0)
     await page.get_by_label(f"Job {not_sent}", exact=True).check()
@@ -65,7 +77,9 @@ async def test_whoever_changes_their_mind_decides_nothing(site: str, producer: P
     await page.locator("#sure").get_by_role("button", name="Back").click()
     await expect(page.locator("#sure")).to_be_hidden()
     assert producer.states() == {"in_doubt": 1}
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"Job {job} in doubt")
     await page.goto(f"{site}/doubts")
+    await page.get_by_role("button", name="Sent", exact=True).evaluate("button => (button.disabled = false)")
     await press(page, "Sent")
     await expect(page.locator("#failed")).to_contain_text("no job is chosen")
     assert producer.states() == {"in_doubt": 1}
@@ -79,6 +93,9 @@ async def test_all_that_match_are_decided_together_oldest_first(site: str, produ
     await page.goto(f"{site}/doubts?device=d1")
     boxes = page.locator("tbody input[name=id]")
     assert [int(await box.input_value()) for box in await boxes.all()] == ids[:100]
+    await boxes.last.check()
+    await expect(page.get_by_role("button", name="Sent", exact=True)).to_be_in_viewport()
+    await boxes.last.uncheck()
     await page.get_by_role("link", name="Next").click()
     await expect(boxes).to_have_count(30)
     await page.get_by_role("button", name="Not sent …").click()

@@ -99,6 +99,10 @@ async def test_an_operator_makes_a_link_and_the_phones_owner_scans_the_code_on_t
     link = await page.locator("#made code").inner_text()
     assert re.fullmatch(rf"{site}/pair/[A-Za-z0-9_-]{{43}}", link)
     await expect(page.locator("#made")).to_contain_text(f"Warning: {HERE_ONLY}.")
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.get_by_role("button", name="Copy the link of shop").press("Enter")
+    await expect(page.locator("#copied")).to_have_text("The link of shop is copied.")
+    assert await page.evaluate("navigator.clipboard.readText()") == link
     await expect(page.locator("#phones").get_by_role("row", name="shop")).to_contain_text("not opened yet")
     await is_fit_for_all(page)
 
