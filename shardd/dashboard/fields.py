@@ -19,6 +19,14 @@ BIGGEST_ID: Final = 2**63 - 1
 Choice = TypeVar("Choice", bound=str)
 
 
+class FieldError(UsageError):
+    """The value of one field cannot be used."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+
+
 async def form(request: web.Request) -> MultiMapping[Any]:
     """The fields of a form that was sent. Raises UsageError."""
     try:
@@ -36,9 +44,9 @@ def text(values: Mapping[str, Any], name: str, *, longest: int = LONGEST) -> str
     given = values.get(name)
     value = given.strip() if isinstance(given, str) else ""  # a form may have a file of that name
     if len(value) > longest:
-        raise UsageError(f"{name} has {len(value):,} characters: write at most {longest:,}")
+        raise FieldError(name, f"{name} has {len(value):,} characters: write at most {longest:,}")
     if "\0" in value:
-        raise UsageError(f"{name} has a NUL character: write it without")
+        raise FieldError(name, f"{name} has a NUL character: write it without")
     return value or None
 
 
@@ -59,7 +67,7 @@ def number(values: Mapping[str, Any], name: str, *, most: int = BIGGEST_ID) -> i
     if value is None:
         return None
     if not (value.isascii() and value.isdigit()) or int(value) > most:
-        raise UsageError(f"{name} is {value[:QUOTED]!r}: write a whole number up to {most}")
+        raise FieldError(name, f"{name} is {value[:QUOTED]!r}: write a whole number up to {most}")
     return int(value)
 
 
@@ -73,6 +81,12 @@ def refuse_others(values: MultiMapping[Any], names: Iterable[str]) -> None:
             raise UsageError(f"{name} is given twice: leave one of them out")
 
 
+def typed(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """What was typed into these fields, for a form that is shown again because one of them is wrong."""
+    given = {name: values.get(name) for name in names}
+    return {name: value[: 2 * LONGEST] if isinstance(value, str) else "" for name, value in given.items()}
+
+
 def link(path: str, values: Mapping[str, Any]) -> str:
     """The path with those of these values that there are."""
     given = {name: value for name, value in values.items() if value not in (None, "", False)}
@@ -82,5 +96,5 @@ def link(path: str, values: Mapping[str, Any]) -> str:
 def _one_of(value: str, name: str, choices: Iterable[Choice]) -> Choice:
     by_word = {str(one): one for one in choices}
     if value not in by_word:
-        raise UsageError(f"{name} is {value[:QUOTED]!r}: choose one of {', '.join(by_word)}")
+        raise FieldError(name, f"{name} is {value[:QUOTED]!r}: choose one of {', '.join(by_word)}")
     return by_word[value]

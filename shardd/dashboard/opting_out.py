@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardd.dashboard.audit import Actor
+from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
 from shardd.queue.opt_outs import NewOptOut, OptOutAdmin
-from shardd.spelling import Spelling
 
 OPT_OUT, PERSON = "opt out", "a person"
 """As the audit log has it."""
@@ -25,11 +25,6 @@ class OptedOut:
 
     new: bool
     words: str
-
-
-async def spelling_of(site: Site) -> Spelling:
-    """How recipients are read here. Raises SharddError."""
-    return Spelling((await site.supervisor.settings()).node.default_region)
 
 
 async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> OptedOut:

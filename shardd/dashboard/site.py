@@ -11,6 +11,7 @@ words, and Back. A template has a button only `{% if sign_in.may_operate %}`.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -42,6 +43,7 @@ from shardd.errors import (
 )
 from shardd.queue.acts import DONE
 from shardd.queue.database import Database
+from shardd.states import DeviceState, JobState
 from shardd.supervisor.admin.dashboard import Access
 from shardd.words import ago, count, moment_text, span
 
@@ -71,6 +73,7 @@ HEADERS: Final = {
 }
 CURRENT: Final[ContextVar[web.Request]] = ContextVar("request")
 """The request that is being answered."""
+_STATES: Final = re.compile(rf"\b({'|'.join(one for one in (*JobState, *DeviceState) if '_' in one)})\b")
 Page = Callable[[web.Request, SignIn], Awaitable[web.StreamResponse]]
 
 
@@ -85,7 +88,14 @@ def _templates() -> jinja2.Environment:
     )
     environment.globals["static"] = static_files.url_of
     environment.filters.update(
-        ago=ago, since=_since, count=count, span=span, moment=moment_text, number=lambda value: f"{value:,}", at=_at
+        ago=ago,
+        since=_since,
+        spoken=spoken,
+        count=count,
+        span=span,
+        moment=moment_text,
+        number=lambda value: f"{value:,}",
+        at=_at,
     )
     return environment
 
@@ -274,6 +284,11 @@ def _named(request: web.Request, act: str | Callable[[web.Request], str] | None)
     thing = next((one for one in THINGS if one in request.match_info), None)
     target = request.path if thing is None else f"{thing} {request.match_info[thing]}"
     return act if isinstance(act, str) else act(request), target
+
+
+def spoken(text: str) -> str:
+    """A text in which states are written as people write them, `in doubt`: their values are for addresses and programs."""
+    return _STATES.sub(lambda found: found[0].replace("_", " "), text)
 
 
 def _since(moment: float) -> str:

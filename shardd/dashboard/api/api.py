@@ -33,7 +33,7 @@ class Api:
         self._waiting = EventWaits(sending)
         self._events = EventCalls(sending, self._guard, self._waiting)
         self._streams = EventStreams(sending, self._guard, self._waiting)
-        self._jobs = JobCalls(site.database, sending)
+        self._jobs = JobCalls(site, sending)
         self._looking = LookCalls(site, numbers)
         self._operating = OperateCalls(site, self._looking)
         self._site = site

@@ -24,7 +24,9 @@ from shardd.dashboard.api.problems import (
 )
 from shardd.dashboard.api.reading import read_list, read_object
 from shardd.dashboard.api.shares import Shares
-from shardd.errors import ErrorClass
+from shardd.dashboard.recipients import address_of
+from shardd.dashboard.site import Site
+from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
@@ -54,6 +56,7 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "c
     job_class: JobClass | None = None
     error_class: ErrorClass | None = None
     order_group: str | None = None
+    recipient: str | None = None
     before: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 100
 
@@ -64,10 +67,11 @@ _OF_SENDERS: Final = ("reference", "dedupe_key", "limit")
 class JobCalls:
     """What is asked about jobs."""
 
-    def __init__(self, database: Database, sending: Database) -> None:
+    def __init__(self, site: Site, sending: Database) -> None:
         """`sending`: connections for tokens that send, so that they never use up those of the pages."""
-        self._jobs = JobAdmin(database)
-        self._search = JobSearch(database)
+        self._site = site
+        self._jobs = JobAdmin(site.database)
+        self._search = JobSearch(site.database)
         self._sending = sending
         self._inserting = Shares(
             f"insert more than {MANY} jobs", "ask when one has its answer", most=CONNECTIONS - 1, most_of_one=2
@@ -100,7 +104,8 @@ class JobCalls:
                 summary="List jobs, newest first",
                 about="A token that sends gets what its role sees in `shardd.outcomes`: by `reference`, by `dedupe_key`, or the "
                 "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`, page by page: `before` is the `older` "
-                "of the last answer.",
+                "of the last answer. `recipient` is a phone number in any spelling, or an address that ends with "
+                "@lid or @g.us; a search for one takes a moment at a time: with `unfinished`, there may be more before `older`.",
                 may=ALL,
                 handle=self.find,
                 query=Filter,
@@ -149,7 +154,8 @@ class JobCalls:
                 order_group=asked.order_group,
                 reference=asked.reference,
             )
-            page = await self._search.page(Question(traits=traits), asked.limit, before=asked.before)
+            question = Question(traits=traits, address=await self._address(asked.recipient))
+            page = await self._search.page(question, asked.limit, before=asked.before)
             return {"jobs": page.jobs, "older": page.older, "unfinished": page.unfinished}
         others = {field.encode_name for field in msgspec.structs.fields(Filter)} - {*_OF_SENDERS}
         _refuse_others(call, others, "filters by reference or dedupe_key")
@@ -170,6 +176,12 @@ class JobCalls:
                 NO_SUCH, f"job {number} is unknown" + (" to the role of this token" if call.caller.sends else "")
             )
         return found
+
+    async def _address(self, recipient: str | None) -> str | None:
+        try:
+            return None if recipient is None else await address_of(self._site, recipient)
+        except UsageError as error:
+            raise ProblemError(MALFORMED, str(error), field="recipient", value=recipient) from None
 
     def _of(self, call: Call) -> Sending:
         return Sending(self._sending, call.caller.token.role)

@@ -25,11 +25,11 @@ from shardd.dashboard.job_acts import (
 )
 from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.looks import Look
+from shardd.dashboard.recipients import address_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
-from shardd.errors import ErrorClass, PermanentError, SharddError, UsageError
+from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
-from shardd.phone_numbers import parse_recipient
 from shardd.queue.bulk_actions import meant_by
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
@@ -49,31 +49,20 @@ TITLES: Final = {
 }
 
 
+FIELDS: Final = ("recipient", "group", *given_of(Traits()), "unreadable")
+"""Those of the form of the list."""
+CHOICES: Final[Mapping[str, Any]] = {"states": list(JobState), "classes": CLASSES, "error_classes": list(ErrorClass)}
+
+
 def routes(site: Site) -> list[web.RouteDef]:
     """See the module."""
     search = JobSearch(site.database)
 
     async def jobs(request: web.Request, sign_in: SignIn) -> web.Response:
-        question, given = await _read(site, request.query)
-        before, after = fields.number(request.query, "before"), fields.number(request.query, "after")
-        page = await search.page(question, MOST, before=before, after=after)
-        if not page.jobs and page.older is None and before is None:
-            await check_names(site.database, question.traits)
-        # Acts have fewer filters than the list.
-        by_traits = question == Question(traits=question.traits) and question.traits != Traits()
-        return site.page(
-            "jobs.html",
-            sign_in,
-            **rows_of(page, given, MOST, turn=1, listed=True),
-            given=given,
-            newer=page.newer and fields.link("/jobs", {**given, "after": page.newer}),
-            newest=page.newer and fields.link("/jobs", given),
-            states=list(JobState),
-            classes=CLASSES,
-            error_classes=list(ErrorClass),
-            acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
-            titles=TITLES,
-        )
+        try:
+            return await _list(site, search, request, sign_in)
+        except UsageError as error:
+            return _wrong(site, request, sign_in, error)
 
     async def more(request: web.Request, sign_in: SignIn) -> web.Response:
         """The rows with which a page goes on that was not full when its time was up."""
@@ -125,26 +114,55 @@ def routes(site: Site) -> list[web.RouteDef]:
     ]
 
 
+async def _list(site: Site, search: JobSearch, request: web.Request, sign_in: SignIn) -> web.Response:
+    """The page of a filter. Raises SharddError."""
+    question, given = await _read(site, request.query)
+    before, after = fields.number(request.query, "before"), fields.number(request.query, "after")
+    page = await search.page(question, MOST, before=before, after=after)
+    if not page.jobs and page.older is None and before is None:
+        await check_names(site.database, question.traits)
+    # Acts have fewer filters than the list.
+    by_traits = question == Question(traits=question.traits) and question.traits != Traits()
+    return site.page(
+        "jobs.html",
+        sign_in,
+        **rows_of(page, given, MOST, turn=1, listed=True),
+        **CHOICES,
+        given=given,
+        newer=page.newer and fields.link("/jobs", {**given, "after": page.newer}),
+        newest=page.newer and fields.link("/jobs", given),
+        acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
+        titles=TITLES,
+        wrong="",
+        error="",
+    )
+
+
+def _wrong(site: Site, request: web.Request, sign_in: SignIn, error: UsageError) -> web.Response:
+    """The filters again, with what was typed into them."""
+    return site.page(
+        "jobs.html",
+        sign_in,
+        status=400,
+        **CHOICES,
+        given=fields.typed(request.query, FIELDS),
+        acts={},
+        wrong=error.field if isinstance(error, fields.FieldError) else "",
+        error=str(error),
+    )
+
+
 async def _read(site: Site, values: Mapping[str, Any]) -> tuple[Question, dict[str, str | None]]:
     """The filters, and the fields that had them. Raises SharddError."""
     traits = read_traits(values)
     group, recipient = fields.text(values, "group"), fields.text(values, "recipient")
     unreadable = bool(fields.text(values, "unreadable"))
-    address = None if recipient is None else await _address(site, recipient)
+    try:
+        address = None if recipient is None else await address_of(site, recipient)
+    except UsageError as error:
+        raise fields.FieldError("recipient", str(error)) from None
     given = {"recipient": recipient, "group": group, **given_of(traits), "unreadable": "1" if unreadable else None}
     return Question(traits=traits, device_group=group, address=address, unreadable=unreadable), given
-
-
-async def _address(site: Site, recipient: str) -> str:
-    """Of a recipient in any spelling, as the database stores it. Raises UsageError."""
-    try:
-        region = (await site.supervisor.settings()).node.default_region
-    except SharddError:
-        region = None
-    try:
-        return parse_recipient(recipient, region).address
-    except PermanentError as error:
-        raise UsageError(f"recipient: {error}") from None
 
 
 def _acts_of(traits: Traits) -> list[str]:

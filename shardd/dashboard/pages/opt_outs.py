@@ -7,7 +7,8 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out, spelling_of
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out
+from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
@@ -25,13 +26,19 @@ def routes(site: Site) -> list[web.RouteDef]:
     admin = OptOutAdmin(site.database)
 
     async def opt_outs(request: web.Request, sign_in: SignIn) -> web.Response:
-        if written := fields.text(request.query, "number", longest=MOST_NUMBER):
-            return await person(sign_in, written)
-        before = fields.number(request.query, "before")
+        try:
+            if written := fields.text(request.query, "number", longest=MOST_NUMBER):
+                return await person(sign_in, written)
+            before, error = fields.number(request.query, "before"), ""
+        except UsageError as wrong:  # the form again, with what was typed
+            before, error = None, str(wrong)
         found = await admin.page(MOST + 1, before)
         return site.page(
             "opt-outs.html",
             sign_in,
+            status=400 if error else 200,
+            error=error,
+            written=fields.typed(request.query, ["number"])["number"],
             found=found[:MOST],
             before=before,
             next=found[MOST - 1].number if len(found) > MOST else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlencode
 
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.command import Command
@@ -93,6 +94,21 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert ("operate-1", "token", "resolve", f"job {number}", "done") in acts(producer)
     cancels = [row[4] for row in acts(producer) if row[2:4] == ("cancel", f"job {number}")]
     assert cancels == ["done", again.json["words"]]
+
+
+async def test_jobs_are_found_by_their_recipient(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    look, send = await make_program("look"), await make_program("send")
+    sent = (await send.post("/jobs", [HELLO | {"recipient": "+49 151 99999999"}, HELLO])).json["jobs"]
+    for spelling in ("0049 151 99999999", "4915199999999@s.whatsapp.net"):
+        found = await look.ask("GET", f"/api/v1/jobs?{urlencode({'recipient': spelling})}")
+        assert [job["id"] for job in found.json["jobs"]] == [sent[0]["id"]], spelling
+        assert found.json["unfinished"] is False
+    wrong = await look.get("/jobs?recipient=0151")
+    assert (wrong.status, wrong.json["field"], wrong.json["value"]) == (400, "recipient", "0151")
+    assert "its country" in wrong.json["detail"]
+    assert (await send.get("/jobs?recipient=0151")).json["field"] == "recipient"  # its role's jobs, by reference only
 
 
 async def test_somebody_is_opted_out(

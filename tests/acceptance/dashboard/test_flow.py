@@ -86,6 +86,10 @@ async def test_an_opt_out_that_is_entered_stops_a_job(
     await expect(page.get_by_role("heading", level=1)).to_have_text("4915112345678: opted out")
     await expect(page.locator("main")).to_contain_text("by phone")
     await expect(page.get_by_role("region", name="Stopped jobs").get_by_role("row")).to_have_count(2)
+    await page.goto(f"{site}/opt-outs?number=nobody")
+    await expect(page.get_by_role("alert").filter(has_text="nobody")).to_be_visible()
+    await expect(page.get_by_label("Number, with country code")).to_have_value("nobody")
+    assert (await Axe().run(page)).response["violations"] == []
     acts = producer.execute("SELECT act, target || detail FROM shardd.acts WHERE act = 'opt out'")
     assert [act for act, _ in acts] == ["opt out"]
     assert "4915112345678" not in acts[0][1]
