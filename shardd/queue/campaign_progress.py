@@ -168,7 +168,7 @@ def _obstacle(share: DeviceShare, cap: int | None) -> str | None:
     if share.device_id is None:
         return None
     if share.device_state not in CAN_SEND:
-        return (share.device_state or "unknown").replace("_", " ")
+        return share.device_state or "unknown"
     return f"at the cap of {cap} a day" if cap is not None and share.sent_today >= cap else None
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from shardd.queue.devices import make_device, shown_state_of
-from shardd.queue.queries import Params, Record, Statements
+from shardd.queue.queries import Params, Record, Statements, first
 from shardd.queue.records import Device
 
 MOST_COUNTED: Final = 1000
@@ -62,6 +62,14 @@ class DevicePage:
     """The page up to this device is the one before; None: this is the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class GroupTitle:
+    """A device group without its devices."""
+
+    id: str
+    label: str | None
+
+
 class DeviceSearch(Statements):
     """Pages of devices. Every call raises DatabaseError."""
 
@@ -103,13 +111,17 @@ class DeviceSearch(Statements):
             earlier=shown[0] if shown and (backwards or after is not None) else None,
         )
 
-    async def group_ids(self, most: int) -> list[str]:
+    async def groups(self, most: int) -> list[GroupTitle]:
         """The first device groups."""
-        return await self._database.column("group_ids", {"most": most})
+        return await self._database.rows(GroupTitle, "first_groups", {"most": most})
 
-    async def groups_of(self, device_id: str) -> list[str]:
+    async def groups_of(self, device_id: str) -> list[GroupTitle]:
         """The device groups that a device is in."""
-        return await self._database.column("groups_of_device", {"id": device_id})
+        return await self._database.rows(GroupTitle, "groups_of_device", {"id": device_id})
+
+    async def group_label(self, group: str) -> str | None:
+        """The label of a device group; None: it has none, or there is no such group."""
+        return first(await self._database.column("group_label", {"id": group}))
 
     async def _ids_from(
         self, params: Params, start: str | None, most: int, chosen: Callable[[str], bool] | None, *, back: bool

@@ -154,14 +154,14 @@ async def test_a_campaign_that_stands_still_says_why(shardd: Command, producer: 
     assert (held["waits_for"], held["held_back"], held["held_back_by"]) == (
         "the turns of its devices; when one may send: shardd device show ID",
         4,
-        "1 device logged out",
+        "1 device logged_out",
     )
-    assert "held back 4 jobs: 1 device logged out" in words((await shardd("campaign", "show", "spring")).out)
+    assert "held back 4 jobs: 1 device logged_out" in words((await shardd("campaign", "show", "spring")).out)
 
     producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd2'")
     producer.execute("INSERT INTO shardd.campaign_days VALUES ('spring', 'd3', (now() AT TIME ZONE 'UTC')::date, 2)")
     held = (await details(shardd, "spring"))["progress"]
-    assert held["waits_for"] == "1 device logged out, 1 device paused, 1 device at the cap of 2 a day"
+    assert held["waits_for"] == "1 device logged_out, 1 device paused, 1 device at the cap of 2 a day"
 
     await shardd("campaign", "add", "later")
     producer.execute(

@@ -17,7 +17,7 @@ from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
 from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site
+from shardd.dashboard.site import Site, spoken
 from shardd.errors import UsageError
 from shardd.queue.bulk_actions import REVOKE
 from shardd.queue.campaign_progress import Progress, progress_of
@@ -224,7 +224,7 @@ class Bar:
         self.pieces = [(state.value, number) for state, number in pieces if number] + (
             [("waiting", waiting)] if waiting else []
         )
-        self.words = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in self.pieces)
+        self.words = ", ".join(f"{number:,} {spoken(state)}" for state, number in self.pieces)
 
     @property
     def places(self) -> list[tuple[str, float, float]]:

@@ -114,7 +114,8 @@ def routes(site: Site) -> list[web.RouteDef]:
             first=fields.link("/devices", given) if after or before else None,
             states=SHOWN_STATES,
             transports=sorted(TRANSPORTS),
-            groups=await search.group_ids(MOST_GROUPS),
+            groups=await search.groups(MOST_GROUPS),
+            group_label=question.device_group and await search.group_label(question.device_group),
             orders=ORDERS,
             shards=None if settings is None else settings.node.shards,
         )

@@ -18,6 +18,7 @@ from shardd.dashboard.job_acts import (
 )
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
+from shardd.queue.device_search import DeviceSearch
 from shardd.queue.inbox import InboxAdmin
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_story import JobStories, story_of
@@ -49,6 +50,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             story=story_of(found, told.events, answers),
             whole=told.whole,
             message=_message(found),
+            group_label=found.device_group and await DeviceSearch(site.database).group_label(found.device_group),
             acts=[(name, BUTTONS[name], questions_of(name, state)) for name in acts],
         )
 

@@ -10,7 +10,7 @@ from shardd.dashboard import fields
 from shardd.dashboard.chart import Chart
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site, failure
+from shardd.dashboard.site import Site, failure, spoken
 from shardd.errors import DatabaseError, SharddError
 from shardd.queue.devices import SHOWN_STATES
 from shardd.queue.pairing_links import TO_LINK
@@ -89,7 +89,7 @@ class _Wait:
 
     def __init__(self, why: str, jobs: int) -> None:
         what, _, state = why.partition(": ")
-        self.why, self.jobs, self.state = why.replace("_", " "), jobs, state
+        self.why, self.jobs, self.state = spoken(why), jobs, state
         self.is_phone = what == "its device" and state in TO_LINK
         if what == "its device" and state in SHOWN_STATES:
             self.link, self.where = fields.link("/devices", {"state": state}), "devices"

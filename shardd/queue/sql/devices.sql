@@ -171,13 +171,18 @@ SELECT CASE WHEN paused_at IS NULL THEN state ELSE 'paused' END AS state, array_
  WHERE ${device_filter}
  GROUP BY 1;
 
--- name: group_ids
--- The ids of up to `most` device groups.
-SELECT id FROM shardd.device_groups ORDER BY id LIMIT %(most)s;
+-- name: first_groups
+-- Up to `most` device groups.
+SELECT id, label FROM shardd.device_groups ORDER BY id LIMIT %(most)s;
+
+-- name: group_label
+-- The label of a device group.
+SELECT label FROM shardd.device_groups WHERE id = %(id)s;
 
 -- name: groups_of_device
 -- The device groups that a device is in.
-SELECT device_group FROM shardd.device_group_members WHERE device_id = %(id)s ORDER BY device_group;
+SELECT g.id, g.label FROM shardd.device_group_members m JOIN shardd.device_groups g ON g.id = m.device_group
+ WHERE m.device_id = %(id)s ORDER BY g.id;
 
 -- name: device_was_there
 -- Whether there is, or ever was, a device of this id.

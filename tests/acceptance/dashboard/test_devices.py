@@ -49,7 +49,7 @@ async def test_filters_narrow_the_list_down(daemon: Daemon, site: str, producer:
         " ('paris-1', 'sandbox', 'berlin too', NULL, NULL), ('rome', 'wablas', NULL, NULL, NULL)",
         LONG,
     )
-    producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('north')")
+    producer.execute("INSERT INTO shardd.device_groups (id, label) VALUES ('north', 'Sales in the north')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('north', 'berlin-1'), ('north', 'rome')")
     await page.goto(f"{site}/devices")
     assert await ids(page) == ["berlin-1", "berlin-2", "paris-1", "rome"]
@@ -69,6 +69,9 @@ async def test_filters_narrow_the_list_down(daemon: Daemon, site: str, producer:
     await search("state", "paused", ["berlin-2"])
     await search("transport", "wablas", ["rome"])
     await search("group", "north", ["berlin-1", "rome"])
+    await expect(page.locator("main")).to_contain_text("Group north: Sales in the north")
+    await page.get_by_role("link", name="berlin-1").click()
+    await expect(page.locator(".facts")).to_contain_text("north Sales in the north")
     await search("order", "label", ["rome", "paris-1", "berlin-1", "berlin-2"])
     await search("search", "nowhere", ["No such devices. Show all"])
     shards = {0: set[str](), 1: set[str]()}
@@ -124,7 +127,7 @@ async def test_a_device_shows_its_groups_its_replies_and_when_it_may_send(
         "INSERT INTO shardd.devices (id, transport, gap_min, gap_max, daily_limit, warm)"
         " VALUES ('d1', 'sandbox', 3600, 3600, 7, true)"
     )
-    producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('north')")
+    producer.execute("INSERT INTO shardd.device_groups (id, label) VALUES ('north', 'Sales in the north')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('north', 'd1')")
     producer.add_jobs(2, 1)
     await producer.until_finished(daemon, 1)

@@ -53,7 +53,7 @@ async def test_jobs_are_found_page_by_page(site: str, producer: Producer, page: 
 
 async def test_every_filter_finds_its_jobs(site: str, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
-    producer.execute("INSERT INTO shardd.device_groups (id) VALUES ('north')")
+    producer.execute("INSERT INTO shardd.device_groups (id, label) VALUES ('north', 'Sales in the north')")
     producer.execute("INSERT INTO shardd.device_group_members VALUES ('north', 'd1')")
     others = waiting(producer, 3)
     own = {
@@ -76,19 +76,36 @@ async def test_every_filter_finds_its_jobs(site: str, producer: Producer, page: 
         assert await numbers(page) == expected, query
     await page.goto(f"{site}/jobs?device=d1&state=queued")
     assert set(await numbers(page)) >= set(others)
+    insert = (
+        "INSERT INTO shardd.jobs (device_group, recipient, body) VALUES ('north', '+4915112345678', 'x') RETURNING id"
+    )
+    await page.goto(f"{site}/jobs/{producer.execute(insert)[0][0]}")
+    await expect(page.locator(".facts").first).to_contain_text("north Sales in the north")
     await page.goto(f"{site}/jobs?unreadable=1")
     await expect(page.get_by_text(LONG)).to_be_visible()
     await is_fit_for_all(page)
     for query, words in {
         "device=d9": "device d9 is unknown",
         "campaign=autumn": "campaign autumn is unknown",
-        "recipient=nobody": "recipient:",
+        "recipient=nobody": "recipient 'nobody' is not a phone number",
         "state=lost": "state is 'lost': choose one of",
         "before=x": "before is 'x': write a whole number",
         "reference=%00": "reference has a NUL character",
     }.items():
         await page.goto(f"{site}/jobs?{query}")
         await expect(page.locator("main")).to_contain_text(words)
+    # What was typed stays, with the error at the form.
+    await page.goto(f"{site}/jobs?state=failed&recipient=0151+99999999&device=d1")
+    await expect(page.get_by_role("alert").filter(has_text="0151 99999999")).to_contain_text("its country")
+    await expect(page.get_by_role("textbox", name="Recipient")).to_have_value("0151 99999999")
+    await expect(page.get_by_role("textbox", name="Recipient")).to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_role("textbox", name="Device")).to_have_value("d1")
+    await expect(page.get_by_role("combobox", name="State")).to_have_value("failed")
+    await is_fit_for_all(page)
+    await page.get_by_role("textbox", name="Recipient").fill("+49 151 99999999")
+    await page.get_by_role("combobox", name="State").select_option(label="any")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_role("region", name="Jobs").get_by_role("row")).to_have_count(2)
 
 
 async def test_the_story_of_a_message_that_was_read(

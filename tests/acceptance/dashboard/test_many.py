@@ -122,7 +122,7 @@ async def test_an_operator_works_through_a_day(place: Place, browser: Browser, p
     place.send("bench-00003", "last words")
     await daemon.until(lambda _: place.row("bench-00003")[1] == "logged_out")
     await page.goto(f"{site}/devices/bench-00003")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("bench-00003 logged_out")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("bench-00003 logged out")
     await page.goto(f"{site}/events")
     other = await page.context.new_page()
     await other.goto(f"{site}/account")
