@@ -38,15 +38,21 @@ def cli() -> None:
 @cli.command()
 @click.option("--quick", is_flag=True, help="Take one minute: one round of few jobs, and a smaller archive.")
 @click.option(
+    "--finished",
+    type=click.IntRange(min=20_000),
+    help="Finished rows beside which jobs are claimed and settled, at 600 MB for each million.  "
+    "[default: 2000000; with --quick 100000]",
+)
+@click.option(
     "--json", "json_path", metavar="PATH", help="Write the results as JSON; - for stdout, instead of the tables."
 )
-def queue(quick: bool, json_path: str | None) -> None:
+def queue(quick: bool, finished: int | None, json_path: str | None) -> None:
     """The queue with sandbox devices, compared with procrastinate, PgQueuer and bare SQL.
 
     Starts its own durable PostgreSQL in a temporary folder. Takes about ten minutes on two cores, which should be idle
     otherwise.
     """
-    _report(_run(queue_bench.run(quick=quick, say=_say)), json_path)
+    _report(_run(queue_bench.run(quick=quick, finished=finished, say=_say)), json_path)
 
 
 @cli.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from benchlib import archive_cost, shardd_queue, sql_limit
 from benchlib.cluster import Cluster, temporary_cluster
@@ -14,9 +15,11 @@ from benchlib.workload import FULL, QUICK, Sizes
 Say = Callable[[str], None]
 
 
-async def run(*, quick: bool, say: Say) -> Results:
-    """Run all measurements; `say` gets progress messages."""
+async def run(*, quick: bool, finished: int | None, say: Say) -> Results:
+    """Run all measurements; `finished`: rows of the larger archive, if not as usual; `say` gets progress messages."""
     sizes = QUICK if quick else FULL
+    if finished is not None:
+        sizes = replace(sizes, large_archive=finished)
     async with temporary_cluster() as cluster:
         drain, pick_up = await _rounds(cluster, sizes, say)
         say(f"claim and settle beside {sizes.small_archive:,} and {sizes.large_archive:,} finished rows")
