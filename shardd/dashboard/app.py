@@ -65,7 +65,7 @@ PAIRING_TIMEOUT: Final = 60.0
 async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[Configure]:
     """Serve the site during the block, which gets what is called with a new setup."""
     database = _database(setup, "dashboard")
-    site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access)
+    site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access, setup.links_key)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
     sending = _database(setup, "api", min_size=0, max_size=jobs_of_programs.CONNECTIONS)

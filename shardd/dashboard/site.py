@@ -108,6 +108,8 @@ class Site:
     database: Database
     supervisor: SupervisorClient
     access: Access
+    links_key: bytes
+    """Of the marks of sign-in links."""
     sign_ins: SignIns = field(default_factory=SignIns)
     templates: jinja2.Environment = field(default_factory=_templates)
     audit: Audit = field(init=False)

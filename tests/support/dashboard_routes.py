@@ -22,7 +22,7 @@ from shardd.supervisor.admin.dashboard import Access
 def dashboard_routes(config_file: Path) -> list[web.RouteDef]:
     """The routes; nothing behind them runs."""
     database = Database("")
-    site = Site("test", database, SupervisorClient(config_file), Access(listen=""))
+    site = Site("test", database, SupervisorClient(config_file), Access(listen=""), b"")
     numbers = CampaignNumbers(database, site.supervisor)
     return all_routes(
         site,

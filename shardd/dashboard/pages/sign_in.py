@@ -20,6 +20,7 @@ from shardd.dashboard.ration import Ration
 from shardd.dashboard.sign_ins import LASTS, How, Role, SignIn
 from shardd.dashboard.site import UNKNOWN, Site
 from shardd.dashboard.throttle import Throttle
+from shardd.supervisor.admin.sign_in_links import is_marked
 from shardd.words import span
 
 BY_LINK: Final = "whoever has the link"
@@ -70,7 +71,7 @@ class _Doors:
 
     async def show_link(self, request: web.Request) -> web.Response:
         """The button of a link."""
-        if (token := _token(request)) is None:
+        if (token := self._token(request)) is None:
             return self._site.sorry(None, 404, "This is no link for signing in. Copy it whole.")
         if not (await self._site.supervisor.ask("GET", f"/dashboard/links/{token}"))["good"]:
             return self._site.sorry(None, 410, _USED_UP)
@@ -81,7 +82,7 @@ class _Doors:
         site = self._site
         if site.gate.is_from_another_page(request, must_say=True):
             return site.sorry(None, 403, _FOREIGN)
-        token = _token(request)
+        token = self._token(request)
         if token is None or not (await site.supervisor.ask("POST", f"/dashboard/links/{token}/redeem"))["redeemed"]:
             await self._failed(_Somebody("", How.LINK), "the link was used already, or is too old")
             return site.sorry(None, 403, _USED_UP)
@@ -149,7 +150,7 @@ class _Doors:
         if more is not None:
             await self._site.acted(who, "sign in", detail=f"and {more:,} more before" if more else "", result=why)
 
-
-def _token(request: web.Request) -> str | None:
-    token = request.match_info["token"]
-    return token if _TOKEN.fullmatch(token) else None
+    def _token(self, request: web.Request) -> str | None:
+        """None: no supervisor of this node has made it."""
+        token = request.match_info["token"]
+        return token if _TOKEN.fullmatch(token) and is_marked(token, self._site.links_key) else None

@@ -87,6 +87,8 @@ class DashboardSetup(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     log_format: str
     access: Access
+    links_key: bytes
+    """Of the marks of sign-in links."""
     sessions: SessionSettings
     """For pairing."""
 
@@ -109,6 +111,7 @@ class Dashboard(Service):
             log_level=config.log.level,
             log_format=config.log.format,
             access=_access(config),
+            links_key=self.links.key,
             sessions=session_settings(config, sessions_dsn),
         )
         self._process: asyncio.subprocess.Process | None = None

@@ -288,7 +288,15 @@ async def test_a_link_signs_in_once_and_only_from_its_own_page(daemon: Daemon, p
         looked = await thief.get(link)  # and it says so before anybody presses a button
         assert (looked.status, "This link was used already" in await looked.text()) == (410, True)
         assert (len(thief.session.cookie_jar), (await thief.get("/account")).status) == (0, 401)
-    assert acts(producer) == [("sign in", "done"), ("sign in", "the link was used already, or is too old")]
+        daemon.kill(signal.SIGSTOP)  # whoever invents links keeps only the dashboard busy
+        try:
+            invented = [f"/sign-in/{letter * 43}" for letter in "abc"]
+            assert [(await thief.get(one)).status for one in invented] == [404] * 3
+            assert [(await thief.request("POST", one)).status for one in invented] == [403] * 3
+        finally:
+            daemon.kill(signal.SIGCONT)
+    why = "the link was used already, or is too old"
+    assert acts(producer) == [("sign in", "done"), *[("sign in", why)] * 4]
 
 
 async def test_a_name_that_another_site_points_here_shows_nothing(daemon: Daemon) -> None:
