@@ -127,7 +127,7 @@ DEFECT: Final = Kind("defect", 500, "A defect of shardd", "The log of shardd has
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 ALWAYS: Final = (
     *(NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, TOO_MANY_FAILURES, NOT_ALLOWED),
-    *(MALFORMED, METHOD, MISDIRECTED, DATABASE, DEFECT),
+    *(MALFORMED, METHOD, MISDIRECTED, TOO_MANY, DATABASE, DEFECT),
 )
 """What every operation may answer with."""
 WITH_BODY: Final = (TOO_LARGE, MEDIA)

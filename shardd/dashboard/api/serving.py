@@ -25,6 +25,7 @@ from shardd.dashboard.api.problems import (
     problem_of,
 )
 from shardd.dashboard.api.reading import read_query
+from shardd.dashboard.api.shares import Shares
 from shardd.dashboard.site import ANY_PATH, Site
 from shardd.errors import SharddError
 from shardd.logs import get_logger
@@ -35,6 +36,10 @@ log = get_logger(__name__)
 
 MOST_BODY: Final = 8 << 20
 """Bytes of a request: a thousand jobs."""
+AT_ONCE: Final = 192
+"""Requests that are answered at a time: the pages need some connections, too."""
+AT_ONCE_OF_ONE: Final = 64
+"""Those of one token."""
 PATTERNS: Final = {"job": "[0-9]{1,18}"}
 """What a part of a path looks like, if not everything will do."""
 
@@ -42,7 +47,11 @@ PATTERNS: Final = {"job": "[0-9]{1,18}"}
 def routes(operations: Iterable[Operation], guard: Guard, site: Site) -> list[web.RouteDef]:
     """One for each, and one for every other request below `ROOT`."""
     operations = list(operations)
-    made = [web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard, site))) for one in operations]
+    answering = Shares("are answered", "ask when one has its answer", most=AT_ONCE, most_of_one=AT_ONCE_OF_ONE)
+    made = [
+        web.route(one.method, ROOT + _pattern(one.path), _answered(_serve(one, guard, site, answering)))
+        for one in operations
+    ]
     return [*made, *(web.route("*", path, _answered(_miss(operations, guard))) for path in ("/api", f"/api{ANY_PATH}"))]
 
 
@@ -56,9 +65,13 @@ def refused_name(words: str) -> web.Response:
     return answer(ProblemError(MISDIRECTED, words))
 
 
-def _serve(operation: Operation, guard: Guard, site: Site) -> Handler:
+def _serve(operation: Operation, guard: Guard, site: Site, answering: Shares) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await _allowed(operation, guard, site, request)
+        with answering.one_more(caller.user):
+            return await answer_to(request, caller)
+
+    async def answer_to(request: web.Request, caller: Caller) -> web.StreamResponse:
         waits = not request.content.is_eof()
         if "\0" in request.path:
             raise ProblemError(NO_SUCH, f"there is no {request.path[:200]}: names have no character U+0000")

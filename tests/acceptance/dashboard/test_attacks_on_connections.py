@@ -11,7 +11,9 @@ from typing import Final
 
 import pytest
 
+from shardd.dashboard.api.serving import AT_ONCE_OF_ONE
 from tests.acceptance.dashboard.looks import StartDaemon
+from tests.support.api import Program, make_token, site_of
 from tests.support.daemon import PATIENCE, Daemon, Producer
 from tests.support.visitor import USERS, visitor
 
@@ -100,6 +102,23 @@ async def test_slow_peers_are_cut_off_and_keep_nobody_out(
         assert (await ada.get("/devices")).status == 200
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*slow)
+
+
+async def test_a_token_with_many_slow_requests_keeps_no_other_out(
+    daemon: Daemon, connect: Callable[[], asyncio.Future[Stream]]
+) -> None:
+    token, other = [await make_token(daemon, name, "operate") for name in ("greedy", "modest")]
+    async with visitor(daemon) as ada:
+        assert (await ada.get("/sign-in")).status == 200  # the process runs
+    head = f"POST /api/v1/opt-outs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+    slow = await asyncio.gather(*(connect() for _ in range(AT_ONCE_OF_ONE)))  # one that is not kept is closed
+    for _, writer in slow:
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n".encode())
+    async with Program(site_of(daemon), token) as greedy, Program(site_of(daemon), other) as modest:
+        while (refused := await greedy.get("/problems/refused")).status != 429:
+            assert refused.status == 200  # not all of them have been read
+        assert refused.problem == "too-many-requests"
+        assert (await modest.get("/problems/refused")).status == 200
 
 
 async def test_a_body_of_100_mb_is_refused_and_not_kept(
