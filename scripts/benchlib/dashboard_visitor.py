@@ -28,6 +28,7 @@ _STREAM: Final = re.compile(r'sse-connect="([^"]+)"')
 class Visitor:
     """Signed in; programs have `tokens`, by their names."""
 
+    socket: Path
     site: str
     session: aiohttp.ClientSession
     tokens: Mapping[str, str]
@@ -49,7 +50,7 @@ class Visitor:
 
     @asynccontextmanager
     async def streams(self, page: str, number: int) -> AsyncIterator[None]:
-        """So many browsers have a page open during the block."""
+        """So many browsers have a page open during the block, each with a sign-in of its own: one may have a few pages open."""
         found = _STREAM.search(self.bodies[page])
         assert found is not None, f"{page} has no stream"
         url = URL(self.site + html.unescape(found[1]), encoded=True)
@@ -64,7 +65,10 @@ class Visitor:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, url: URL) -> None:
-        async with self.session.get(url, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+        async with (
+            _signed_in(self.socket) as (_, session),
+            session.get(url, timeout=aiohttp.ClientTimeout(total=None)) as answer,
+        ):
             async for _ in answer.content.iter_any():
                 pass
 
@@ -72,6 +76,13 @@ class Visitor:
 @asynccontextmanager
 async def visitor(socket: Path, tokens: Mapping[str, str]) -> AsyncIterator[Visitor]:
     """Somebody with a link of the daemon with this control socket."""
+    async with _signed_in(socket) as (site, session):
+        yield Visitor(socket, site, session, tokens)
+
+
+@asynccontextmanager
+async def _signed_in(socket: Path) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    """The address of the site, and what is signed in there."""
     url = str((await ask(socket, "POST", "/dashboard/links"))["url"])
     parts = urlsplit(url)
     site = f"{parts.scheme}://{parts.netloc}"
@@ -80,4 +91,4 @@ async def visitor(socket: Path, tokens: Mapping[str, str]) -> AsyncIterator[Visi
         async with session.post(url, headers={"Origin": site}, allow_redirects=False) as answer:
             if answer.status != 303:
                 raise RuntimeError(f"signing in: {answer.status}")
-        yield Visitor(site, session, tokens)
+        yield site, session
