@@ -39,7 +39,7 @@ MOST: Final = 50
 """Campaigns of one page."""
 TOP: Final = 50
 """Devices that a campaign's page lists."""
-PATIENCE: Final = 0.25
+PATIENCE: Final = 0.05
 """Seconds for which the list waits for numbers; later ones reach it as they come."""
 PATIENCE_ONE: Final = 1.0
 """Likewise for the page of one campaign."""
