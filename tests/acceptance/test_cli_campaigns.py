@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -132,6 +133,11 @@ async def test_progress_is_counted_by_state_and_device(shardd: Command, producer
     assert progress["seconds_left"] == 60 * 120 / 5
     assert len(shown["devices"]) == 13
     assert {row["device_id"]: row["sent"] for row in shown["devices"] if row["sent"]} == {"d1": 5}
+    assert not progress["finished"]
+    other = "array(SELECT id FROM shardd.jobs WHERE campaign = 'other')"
+    producer.execute(f"SELECT shardd.end_jobs({other}, 'failed', NULL, NULL)")
+    assert re.search(r"^other +finished +0 ", (await shardd("campaign", "list")).out, re.MULTILINE)
+    assert "state finished" in words((await shardd("campaign", "show", "other")).out)
     shown_words = words((await shardd("campaign", "show", "spring")).out)
     for piece in (
         "7.7 % of 130 jobs",
@@ -162,6 +168,21 @@ async def test_a_campaign_that_stands_still_says_why(shardd: Command, producer: 
     producer.execute("INSERT INTO shardd.campaign_days VALUES ('spring', 'd3', (now() AT TIME ZONE 'UTC')::date, 2)")
     held = (await details(shardd, "spring"))["progress"]
     assert held["waits_for"] == "1 device logged_out, 1 device paused, 1 device at the cap of 2 a day"
+
+    await shardd("campaign", "add", "slow")
+    add_jobs(producer, "slow", 2, "d3")
+    producer.execute(
+        "INSERT INTO shardd.lane_waits VALUES ('d3', 'slow/marketing', 'its gap', now() + interval '1 hour')"
+    )
+    slow = (await details(shardd, "slow"))["progress"]
+    assert (slow["held_back"], slow["waits_for"]) == (
+        0,
+        "the turns of its devices; when one may send: shardd device show ID",
+    )
+    producer.execute("UPDATE shardd.lane_waits SET why = 'its daily limit', until = '2090-01-01 00:00+00'")
+    slow = (await details(shardd, "slow"))["progress"]
+    assert (slow["held_back"], slow["finished"]) == (2, False)
+    assert slow["waits_for"] == "1 device waits for: its daily limit, until 2090-01-01 00:00 UTC"
 
     await shardd("campaign", "add", "later")
     producer.execute(
