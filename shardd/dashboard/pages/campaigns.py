@@ -40,9 +40,7 @@ MOST: Final = 50
 TOP: Final = 50
 """Devices that a campaign's page lists."""
 PATIENCE: Final = 0.05
-"""Seconds for which the list waits for numbers; later ones reach it as they come."""
-PATIENCE_ONE: Final = 1.0
-"""Likewise for the page of one campaign."""
+"""Seconds for which a page waits for numbers; later ones reach it as they come."""
 OLD: Final = 5.0
 """Seconds from which on the age of numbers that are being counted anew is shown."""
 MOST_WHY: Final = 200
@@ -138,7 +136,7 @@ class _Pages:
             "campaign.html",
             sign_in,
             campaign=title,
-            live=await self.part("campaign-live.html", name, PATIENCE_ONE),
+            live=await self.part("campaign-live.html", name, PATIENCE),
             devices=await self.part("campaign-devices.html", name),
         )
 
