@@ -53,7 +53,7 @@ async def connect(daemon: Daemon) -> AsyncIterator[Callable[[], asyncio.Future[S
 
         async def connect() -> Stream:
             reader, writer = await asyncio.open_connection(host, int(port))
-            stack.callback(writer.transport.abort)
+            stack.callback(_abort, writer)
             return reader, writer
 
         yield lambda: asyncio.ensure_future(connect())
@@ -159,3 +159,8 @@ def most_memory(pid: int) -> int:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         if line.startswith("VmHWM:")
     )
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Whoever remembers to call this keeps the writer: one that nobody has closes its connection."""
+    writer.transport.abort()
