@@ -7,6 +7,7 @@ import re
 import signal
 import termios
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -49,7 +50,6 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
     producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('w1', '+4915112345678', 'x')")
     await daemon.until(lambda answer: answer["queue"]["waits"] == {"its device: unpaired": 1})
     assert re.search(r"waits +its device: unpaired \(1\)", (await shardd("status")).out)
-    await shardd("job", "cancel", "--device=w1", "--yes")
 
     pid, ready = status.shards[0].pid, status.shards[0].ready
     assert pid is not None
@@ -61,6 +61,9 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
     assert re.search(r"died +worker of shard 0: SIGKILL, .* ago", degraded.out)
     assert "on test: degraded" in degraded.out
     assert re.search(r"problem +shard 0 is (backoff|broken): ", degraded.out)
+    for page in (Path("README.md"), Path("shardd/guide/operate.md")):
+        (example,) = re.findall(r"```text\n(shardd \d.*?)```", page.read_text(), re.DOTALL)
+        assert labels_and_columns(example) == labels_and_columns(degraded.out)
     assert (await shardd("status", "--json")).code == 1
 
     assert await daemon.stop() == 0
@@ -68,6 +71,12 @@ async def test_status_of_a_healthy_a_degraded_and_a_stopped_node(
         away = await shardd("status", *option)
         assert (away.code, away.out) == (3, "")
         assert away.err == f"shardd: no shardd answers at {daemon.socket}: is it running with this config?\n"
+
+
+def labels_and_columns(shown: str) -> tuple[list[str], list[list[str]]]:
+    """The labels of the head, and the words above the columns of the table."""
+    head, table = shown.split("\n\n")[:2]
+    return re.findall(r"^([a-z]+) {2}", head, re.MULTILINE), [line.split() for line in table.splitlines()[:2]]
 
 
 async def test_jobs_in_doubt_are_still_told_after_a_restart_and_not_called_unsent(
