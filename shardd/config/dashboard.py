@@ -18,6 +18,7 @@ USER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _HASH: Final = re.compile(
     r"\$argon2id\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,3})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 )
+_BEGINNING: Final = "$argon2id$v=19$m="
 _FIX: Final = "write the line that `shardd dashboard password` prints"
 _MOST_MEMORY: Final = 256 * 1024
 """KiB for one try: more would let who tries passwords take the memory of the host."""
@@ -27,6 +28,8 @@ _MOST_LANES: Final = 16
 
 def _check_hash(text: str) -> str:
     match = _HASH.fullmatch(text)
+    if match is None and text.startswith(_BEGINNING) and "," not in text:
+        raise RefusedError("is cut at its first comma, which ends a value between braces; write it between quotes")
     if match is None:
         raise RefusedError(f"is not an argon2id hash; {_FIX}")
     memory, passes, lanes = map(int, match.groups()[:3])

@@ -388,19 +388,3 @@ def in_order() -> list[Block]:
 def test_block(story: Story, block: Block, tmp_path: Path) -> None:
     story.begin(block.page)
     RUNS[block.language](story, block, tmp_path)
-
-
-def test_status_has_the_labels_and_columns_of_the_readme(story: Story) -> None:
-    (block,) = (block for block in blocks("README") if block.language == "text")
-    shown = re.sub(r" *←.*", "", block.text).splitlines()
-    real = story.run(["shardd", "status"]).stdout.splitlines()
-
-    def read(lines: list[str]) -> tuple[list[str], list[str]]:
-        (first, *_) = [index for index, line in enumerate(lines) if line.split()[:2] == ["shard", "state"]] or [0]
-        assert first, lines
-        labels = [line.split()[0] for line in lines[1 : first - 2] if line.strip()]
-        return labels, " ".join(lines[first - 1 : first + 1]).split()
-
-    (labels, columns), (real_labels, real_columns) = read(shown), read(real)
-    assert [label for label in labels if label != "problem"] == [one for one in real_labels if one in labels]
-    assert columns == real_columns

@@ -56,7 +56,10 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "c
     job_class: JobClass | None = None
     error_class: ErrorClass | None = None
     order_group: str | None = None
+    device_group: str | None = None
     recipient: str | None = None
+    unreadable: bool = False
+    """Only those that a device of the recipient cannot decrypt."""
     before: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 100
 
@@ -154,7 +157,12 @@ class JobCalls:
                 order_group=asked.order_group,
                 reference=asked.reference,
             )
-            question = Question(traits=traits, address=await self._address(asked.recipient))
+            question = Question(
+                traits=traits,
+                device_group=asked.device_group,
+                address=await self._address(asked.recipient),
+                unreadable=asked.unreadable,
+            )
             page = await self._search.page(question, asked.limit, before=asked.before)
             return {"jobs": page.jobs, "older": page.older, "unfinished": page.unfinished}
         others = {field.encode_name for field in msgspec.structs.fields(Filter)} - {*_OF_SENDERS}

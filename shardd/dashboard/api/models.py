@@ -268,5 +268,5 @@ class Acted(msgspec.Struct):
     """What was done."""
 
     done: bool
-    """False: it was that already."""
+    """Whether this request changed anything; false: it was that already."""
     words: str

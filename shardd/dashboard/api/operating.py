@@ -183,8 +183,8 @@ class OperateCalls:
             raise ProblemError(INVALID, f"recipient {EMPTY}", field="recipient")
         try:
             done = await opt_out(self._site, call.caller, given.recipient.strip(), given.note)
-        except UsageError:  # recorded, without the number in its words
-            raise
+        except UsageError as error:  # recorded, without the number in its words
+            raise ProblemError(INVALID, str(error), field="recipient", value=given.recipient) from None
         except SharddError as error:
             await self._site.failed(call.caller, OPT_OUT, PERSON, error=error)
             raise

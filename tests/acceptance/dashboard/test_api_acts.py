@@ -105,6 +105,9 @@ async def test_jobs_are_found_by_their_recipient(
         found = await look.ask("GET", f"/api/v1/jobs?{urlencode({'recipient': spelling})}")
         assert [job["id"] for job in found.json["jobs"]] == [sent[0]["id"]], spelling
         assert found.json["unfinished"] is False
+    assert len((await look.get("/jobs?unreadable=false")).json["jobs"]) == 2
+    for other in ("device_group=sales", "unreadable=true"):
+        assert (await look.get(f"/jobs?{other}")).json["jobs"] == [], other
     wrong = await look.get("/jobs?recipient=0151")
     assert (wrong.status, wrong.json["field"], wrong.json["value"]) == (400, "recipient", "0151")
     assert "its country" in wrong.json["detail"]
@@ -130,6 +133,7 @@ async def test_somebody_is_opted_out(
         refused = await operate.post("/opt-outs", body)
         assert (refused.status, refused.problem) == (422, "invalid")
         assert words in refused.json["detail"]
+        assert refused.json["field"] == words.split()[0]
     assert (await look.post("/opt-outs", {"recipient": "+4915112345679"})).status == 403
     told = producer.execute("SELECT act, target, detail, result FROM shardd.acts WHERE who = 'operate-1' ORDER BY id")
     assert [tuple(row) for row in told] == [

@@ -103,6 +103,14 @@ transports:
     ]
 
 
+def test_a_hash_that_a_comma_between_braces_cuts_is_told_to_be_quoted() -> None:
+    cut = "dashboard: {users: {ada: {password: $argon2id$v=19$m=65536,t=3,p=4$abc$def, role: look}}}"
+    assert any(
+        "dashboard.users.ada.password: is cut at its first comma" in issue and issue.endswith("between quotes")
+        for issue in issues(cut)
+    )
+
+
 def test_values_from_the_environment_are_read_like_written_ones() -> None:
     text = "shards: ${N}\nlease: {ttl: '${TTL:-1m}'}\nworker: {journal_fsync: '${SYNC:-true}'}\n"
     config = parse_config(text, "x.yaml", HOME | {"N": "3"})
