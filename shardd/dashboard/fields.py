@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -13,6 +15,8 @@ from shardd.errors import UsageError
 
 LONGEST: Final = 200
 """Characters of a value."""
+MOST_WHY: Final = 200
+"""Characters of a reason, which is shown with each job that waits for it."""
 QUOTED: Final = 40
 """Characters of a wrong value that an error repeats."""
 BIGGEST_ID: Final = 2**63 - 1
@@ -69,6 +73,18 @@ def number(values: Mapping[str, Any], name: str, *, most: int = BIGGEST_ID) -> i
     if not (value.isascii() and value.isdigit()) or int(value) > most:
         raise FieldError(name, f"{name} is {value[:QUOTED]!r}: write a whole number up to {most}")
     return int(value)
+
+
+def moment(values: Mapping[str, Any], name: str) -> datetime | None:
+    """A time with its zone, as a page wrote it; None: it is empty. Raises UsageError."""
+    value = text(values, name)
+    if value is None:
+        return None
+    with suppress(ValueError):
+        found = datetime.fromisoformat(value)
+        if found.tzinfo is not None:
+            return found
+    raise FieldError(name, f"{name} is {value[:QUOTED]!r}: write a time such as 2027-01-31T09:00:00+00:00")
 
 
 def refuse_others(values: MultiMapping[Any], names: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from shardd.dashboard.audit import Actor
 from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
-from shardd.errors import DatabaseError, ErrorClass, UnsureError
+from shardd.errors import DatabaseError, ErrorClass, UnsureError, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.bulk_actions import (
     CANCEL,
@@ -73,9 +74,11 @@ class ManyJobs:
 class BrokenOffError(Exception):
     """An act on many jobs broke off; its text says what is known of them."""
 
-    def __init__(self, status: int, words: str) -> None:
+    def __init__(self, status: int, words: str, handled: int) -> None:
+        """`handled`: so many jobs were, before."""
         super().__init__(words)
         self.status = status
+        self.handled = handled
 
 
 def action_of(name: str, sign_in: SignIn) -> BulkAction:
@@ -153,6 +156,7 @@ async def plan_values(action: BulkAction, begun: Look, patience: float, *, again
         "so_far": None,
         "counts": counts_of(seen),
         "good": sum(some.jobs for some in seen.good),
+        "as_of": next((part.traits.as_of for part in seen.choices), None),
         "question": " ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
         "warning": warning_of(action, seen),
     }
@@ -178,6 +182,14 @@ async def act_on_jobs(
     return _answer(site, sign_in, action, report)
 
 
+def counted_at(values: Mapping[str, Any]) -> datetime:
+    """When the jobs were counted of which a person says what to do: later ones were not meant. Raises UsageError."""
+    found = fields.moment(values, "as_of")
+    if found is None:
+        raise UsageError("as_of is missing: look at the jobs that are meant, and press the button there")
+    return found
+
+
 async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
     """Act on all jobs that have these traits, which were counted on the page before. Raises SharddError."""
     choice = Choice(None, traits)
@@ -194,14 +206,14 @@ async def is_revocable(site: Site, number: int) -> bool:
     return any(one.obstacle is None for one in found)
 
 
-async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str) -> web.Response:
-    """Delete the messages of a campaign for everyone. Raises SharddError."""
-    return await _act_on_many(site, sign_in, REVOKE_NAME, to_revoke(campaign))
+async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str, as_of: datetime) -> web.Response:
+    """Delete the messages of a campaign for everyone that an operator saw counted. Raises SharddError."""
+    return await _act_on_many(site, sign_in, REVOKE_NAME, to_revoke(campaign, as_of))
 
 
-def to_revoke(campaign: str) -> ManyJobs:
-    """The jobs of a campaign, of which the messages are to be deleted: an operator saw them counted before."""
-    choice = Choice(None, Traits(campaign=campaign))
+def to_revoke(campaign: str, as_of: datetime | None = None) -> ManyJobs:
+    """The jobs of a campaign, of which the messages are to be deleted; those that were sent by `as_of`."""
+    choice = Choice(None, Traits(campaign=campaign, as_of=as_of))
     return ManyJobs(REVOKE_NAME, f"campaign {campaign}", "", choice, unseen(choice))
 
 
@@ -228,7 +240,7 @@ async def carry_out_on_many(site: Site, actor: Actor, action: BulkAction, many: 
         if isinstance(error, UnsureError):
             words += f"; of the next ones, at most {CHUNK:,}, it is not known"
         await site.acted(actor, *what, many.detail, result=words)
-        raise BrokenOffError(status, words) from error
+        raise BrokenOffError(status, words, handled) from error
     words = report_words(action, report)
     if report.done:
         await site.acted(actor, *what, "; ".join(filter(None, (many.detail, words))))

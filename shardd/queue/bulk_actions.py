@@ -196,11 +196,15 @@ async def look(
     shown_as: JobState | None = None,
     progress: Progress = lambda _: None,
 ) -> Seen:
-    """What there is to do. `any_state`: what was asked for, if the state in `choice` was added to it. Raises DatabaseError.
+    """What there is to do. Raises DatabaseError.
 
+    Jobs that are not named are those of now: `carry_out` leaves alone what comes later.
+    `any_state`: what was asked for, if the state in `choice` was added to it.
     `shown_as`: the state in which named jobs were shown to the person who chose them; those in another one are left alone.
     `progress` is told what was counted so far of jobs that are not named.
     """
+    if choice.ids is None:
+        choice = Choice(None, replace(choice.traits, as_of=choice.traits.as_of or await jobs.moment()))
     choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
     if shown_as is not None and action.only_as_seen:
         choices = [part for part in choices if part.traits.state == shown_as]

@@ -123,7 +123,16 @@ _LISTS: Final = {
 
 
 _QUERIES: Final = queries_of("shardd.queue")
-FRAGMENTS: Final = ("job_filter", "id_window", "live_jobs", "found_live", "found_finished", "device_filter")
+FRAGMENTS: Final = (
+    "job_filter",
+    "id_window",
+    "settled_by",
+    "created_by",
+    "live_jobs",
+    "found_live",
+    "found_finished",
+    "device_filter",
+)
 """Parts that several statements have in common; a later one may contain an earlier one."""
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Final
 
 from shardd.queue.queries import Params, Record, Statements, first
@@ -20,7 +21,11 @@ from shardd.queue.windows import Window
 from shardd.states import JOB_TRANSITIONS, JobState
 
 CHUNK: Final = 2000
-"""Jobs of one transaction of a bulk action, so that no row stays locked for long."""
+"""Jobs of one transaction of a bulk action, at most, so that no row stays locked for long."""
+FIRST_CHUNK: Final = 200
+"""Jobs of the first one: how long an action takes, and whether the server is busy, is not known before."""
+CHUNK_STEP: Final = 0.5
+"""Seconds that a later one may take."""
 FIRST_WINDOW: Final = 20_000
 """Ids of the first statement that counts: some milliseconds."""
 STEP: Final = 0.1
@@ -38,6 +43,8 @@ class Traits:
     error_class: str | None = None
     order_group: str | None = None
     reference: str | None = None
+    as_of: datetime | None = None
+    """Only jobs that were finished then, or live ones that were there: those that a person saw counted. The list ignores it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,11 @@ class JobAdmin(Statements):
     async def insert(self, new: NewJob) -> int:
         """Insert a job, by the rules of everybody's; returns its id. Raises RowRefusedError."""
         return int(await self._database.value("insert_job", asdict(new)))
+
+    async def moment(self) -> datetime:
+        """The time of the server, for `Traits.as_of`."""
+        found: datetime = await self._database.value("moment")
+        return found
 
     async def states(self, ids: Sequence[int]) -> dict[int, JobState]:
         """The states of those of these jobs that exist."""
@@ -223,23 +235,30 @@ class JobAdmin(Statements):
         self, name: str, traits: Traits, ids: Sequence[int] | None, more: Params, *, live: bool
     ) -> AsyncGenerator[list[JobResult]]:
         """What became of the jobs of each statement; of some, nothing was to be done."""
+        chunk = Window(FIRST_CHUNK)
 
         async def handle(params: Params) -> list[JobResult]:
-            given = {**asdict(traits), **more, **params, "most": CHUNK}
-            async with self._database.transaction() as chunk:
-                return await chunk.rows_for(JobResult, name, given)
+            began, given = self.clock(), {**asdict(traits), **more, **params, "most": min(chunk.size, CHUNK)}
+            async with self._database.transaction() as one:
+                handled = await one.rows_for(JobResult, name, given)
+            if len(handled) == given["most"]:
+                chunk.adapt(self.clock() - began, CHUNK_STEP)
+            return handled
 
         if ids is not None:
-            for chunk in _chunks(ids):
-                yield await handle({"ids": chunk, "after": 0, "last": None})
+            start = 0
+            while start < len(ids):
+                named = list(ids[start : start + min(chunk.size, CHUNK)])
+                start += len(named)
+                yield await handle({"ids": named, "after": 0, "last": None})
             return
         low, last = await self._bounds(live=live)
         window = Window(_first_window(traits, last - low + 1))
         while low <= last:
-            began, high = self.clock(), min(last, low + window.size - 1)
+            began, high, most = self.clock(), min(last, low + window.size - 1), min(chunk.size, CHUNK)
             handled = await handle({"ids": None, "after": low - 1, "last": high})
             yield handled
-            if len(handled) == CHUNK:
+            if len(handled) == most:
                 low = handled[-1].id + 1
             else:
                 low = high + 1

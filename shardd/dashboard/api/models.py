@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from shardd.dashboard.fields import MOST_WHY
 from shardd.pacing import Pace
 from shardd.plain import RENAMED
 from shardd.queue import leases, opt_outs
@@ -238,7 +239,7 @@ class OptOuts(msgspec.Struct):
 class Why(msgspec.Struct, forbid_unknown_fields=True):
     """Why it is done."""
 
-    why: str | None = None
+    why: Annotated[str, Meta(max_length=MOST_WHY)] | None = None
     """For people: shown as the reason."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
-from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
+from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, DATABASE, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
 from shardd.dashboard.api.reading import read_body
 from shardd.dashboard.job_acts import PATIENCE, REVOKE_NAME, BrokenOffError, carry_out_on_many, report_words, to_revoke
 from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
@@ -146,9 +146,8 @@ class OperateCalls:
             await self._looking.find_campaign(self._site.database, name)
             report = await carry_out_on_many(self._site, call.caller, REVOKE, to_revoke(name))
         except BrokenOffError as error:  # recorded
-            raise ProblemError(
-                UNSURE if isinstance(error.__cause__, UnsureError) else BROKEN_OFF, str(error)
-            ) from error
+            kind = BROKEN_OFF if error.handled else DATABASE
+            raise ProblemError(UNSURE if isinstance(error.__cause__, UnsureError) else kind, str(error)) from error
         except (ProblemError, SharddError) as error:
             await self._site.failed(call.caller, REVOKE_NAME, f"campaign {name}", error=error)
             raise

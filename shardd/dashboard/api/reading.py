@@ -187,6 +187,8 @@ def _words(schema: Mapping[str, Any]) -> str:
         return "a time with a time zone, such as 2027-01-31T09:00:00Z"
     kinds = schema.get("type", [])
     words = " or ".join(_TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)) or "JSON"
+    if (longest := schema.get("maxLength")) is not None:
+        words += f" of up to {longest:,} characters"
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         words += f" from {low:,} to {high:,}"

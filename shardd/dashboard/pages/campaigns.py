@@ -12,7 +12,7 @@ from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.campaign_numbers import CampaignNumbers
-from shardd.dashboard.job_acts import PLAN_LONGER, PLAN_PATIENCE, plan_values, revoke_campaign
+from shardd.dashboard.job_acts import PLAN_LONGER, PLAN_PATIENCE, counted_at, plan_values, revoke_campaign
 from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
 from shardd.dashboard.looks import Look
@@ -43,8 +43,6 @@ PATIENCE: Final = 0.05
 """Seconds for which a page waits for numbers; later ones reach it as they come."""
 OLD: Final = 5.0
 """Seconds from which on the age of numbers that are being counted anew is shown."""
-MOST_WHY: Final = 200
-"""Characters of a reason."""
 MOST_COUNTED: Final = 10_000
 """Live jobs that are counted before an act, while somebody waits: some milliseconds."""
 NOTHING_SENT: Final = "There is nothing to revoke: none of its messages was sent."
@@ -178,14 +176,14 @@ class _Pages:
         name = request.match_info["campaign"]
         if await self._admin.title(name) is None:
             raise UsageError(f"campaign {name}: unknown")
-        answer = await revoke_campaign(self._site, sign_in, name)
+        answer = await revoke_campaign(self._site, sign_in, name, counted_at(request.query))
         self._numbers.outdate(name)
         return answer
 
     async def set_state(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name, act = request.match_info["campaign"], request.match_info["act"]
         state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
-        why = fields.text(await fields.form(request), "why", longest=MOST_WHY) if act == "pause" else None
+        why = fields.text(await fields.form(request), "why", longest=fields.MOST_WHY) if act == "pause" else None
         async with self._site.acting(sign_in, act, f"campaign {name}", why or "") as acting:
             admin = CampaignAdmin(acting.database)
             if not await admin.set_state([name], state, why):
@@ -198,7 +196,7 @@ class _Pages:
 
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
-        why = fields.text(await fields.form(request), "why", longest=MOST_WHY)
+        why = fields.text(await fields.form(request), "why", longest=fields.MOST_WHY)
         async with self._site.acting(sign_in, "cancel", f"campaign {name}") as acting:
             admin = CampaignAdmin(acting.database)
             found = await admin.count_jobs([name], most=MOST_COUNTED)

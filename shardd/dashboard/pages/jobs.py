@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from shardd.dashboard.job_acts import (
     SENT_NAME,
     act_on_traits,
     action_of,
+    counted_at,
     given_of,
     plan_values,
     read_traits,
@@ -103,7 +105,8 @@ def routes(site: Site) -> list[web.RouteDef]:
         return {**values, "button": button, "act": _plan_link(name, given), "nothing": NOTHING}
 
     async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
-        return await act_on_traits(site, sign_in, *_planned(request, sign_in))
+        name, traits = _planned(request, sign_in)
+        return await act_on_traits(site, sign_in, name, replace(traits, as_of=counted_at(request.query)))
 
     return [
         web.get("/jobs", site.signed_in(jobs)),
@@ -188,7 +191,7 @@ def _plan_link(name: str, given: Mapping[str, Any]) -> str:
 
 def _planned(request: web.Request, sign_in: SignIn) -> tuple[str, Traits]:
     """Which act, and on which jobs. Raises UsageError."""
-    fields.refuse_others(request.query, given_of(Traits()))
+    fields.refuse_others(request.query, [*given_of(Traits()), "as_of"])
     name, traits = fields.chosen(request.match_info, "act", TITLES), read_traits(request.query)
     if traits == Traits():
         raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")

@@ -15,6 +15,18 @@
 -- The ids that one of several statements looks at; NULL: no bound.
 (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
 
+-- name: settled_by
+-- Of finished jobs, those that were so at a time; NULL: at any.
+(%(as_of)s::timestamptz IS NULL OR settled_at <= %(as_of)s);
+
+-- name: created_by
+-- Of live jobs, those that were there at a time; NULL: at any.
+(%(as_of)s::timestamptz IS NULL OR created_at <= %(as_of)s);
+
+-- name: moment
+-- The time of the server.
+SELECT now();
+
 -- name: live_jobs
 -- The queue, with its jobs' states in words.
 SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
@@ -100,7 +112,7 @@ SELECT id, state FROM shardd.all_outcomes WHERE id = ANY (%(ids)s::bigint[]);
 -- How many finished jobs of a window could be brought back, and the obstacles of the others.
 SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
   FROM shardd.retries
- WHERE ${job_filter} AND ${id_window}
+ WHERE ${job_filter} AND ${settled_by} AND ${id_window}
  GROUP BY state, class, campaign, obstacle;
 
 -- name: retry_jobs
@@ -110,7 +122,7 @@ WITH picked AS MATERIALIZED (
     SELECT id, state, obstacle
       FROM shardd.retries
      WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s)
-       AND ${job_filter}
+       AND ${job_filter} AND ${settled_by}
      ORDER BY id LIMIT %(most)s
 ), tried AS MATERIALIZED (
     SELECT * FROM shardd.retry_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL ORDER BY id))
@@ -122,7 +134,7 @@ SELECT p.id, p.state, p.obstacle, t.job IS NOT NULL AND t.refusal IS NULL AS don
 -- How many live jobs of a window there are; `sending` ones cannot be cancelled.
 SELECT j.state, j.class AS job_class, j.campaign, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle, count(*) AS jobs
   FROM (${live_jobs}) j
- WHERE ${job_filter} AND ${id_window}
+ WHERE ${job_filter} AND ${created_by} AND ${id_window}
  GROUP BY j.state, j.class, j.campaign;
 
 -- name: cancel_jobs
@@ -132,7 +144,7 @@ WITH picked AS MATERIALIZED (
     SELECT j.id, j.state, CASE j.state WHEN 'sending' THEN 'in_flight' END AS obstacle
       FROM (${live_jobs}) j
      WHERE j.id > %(after)s AND (%(last)s::bigint IS NULL OR j.id <= %(last)s)
-       AND ${job_filter}
+       AND ${job_filter} AND ${created_by}
      ORDER BY j.id LIMIT %(most)s
 ), gone AS (
     SELECT shardd.end_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL), 'cancelled', %(why)s, 'cancelled') AS id
@@ -143,7 +155,7 @@ SELECT p.id, p.state, p.obstacle, g.id IS NOT NULL AS done FROM picked p LEFT JO
 -- How many jobs of a window a person may decide, because they are in doubt.
 SELECT state, class AS job_class, campaign, NULL::text AS obstacle, count(*) AS jobs
   FROM shardd.archive
- WHERE state IN (${decidable}) AND ${job_filter} AND ${id_window}
+ WHERE state IN (${decidable}) AND ${job_filter} AND ${settled_by} AND ${id_window}
  GROUP BY state, class, campaign;
 
 -- name: decide_jobs
@@ -152,7 +164,7 @@ SELECT state, class AS job_class, campaign, NULL::text AS obstacle, count(*) AS 
 -- report was faster.
 WITH picked AS MATERIALIZED (
     SELECT id, state, settled_at FROM shardd.archive
-     WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s) AND state IN (${decidable}) AND ${job_filter}
+     WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s) AND state IN (${decidable}) AND ${job_filter} AND ${settled_by}
      ORDER BY id LIMIT %(most)s
 ), decided AS (
     UPDATE shardd.archive a
@@ -171,7 +183,7 @@ SELECT p.id, p.state, NULL::text AS obstacle, d.id IS NOT NULL AS done
 -- How many messages of a window could be deleted, and what keeps the others from it.
 SELECT state, class AS job_class, campaign, obstacle, count(*) AS jobs
   FROM shardd.revocable
- WHERE ${job_filter} AND ${id_window}
+ WHERE ${job_filter} AND ${settled_by} AND ${id_window}
  GROUP BY state, class, campaign, obstacle;
 
 -- name: revoke_jobs
@@ -183,7 +195,7 @@ WITH picked AS MATERIALIZED (
       FROM shardd.revocable
      WHERE id > %(after)s AND (%(last)s::bigint IS NULL OR id <= %(last)s)
        AND (%(ids)s::bigint[] IS NOT NULL OR obstacle IS DISTINCT FROM 'revocation')
-       AND ${job_filter}
+       AND ${job_filter} AND ${settled_by}
      ORDER BY id LIMIT %(most)s
 ), tried AS MATERIALIZED (
     SELECT * FROM shardd.revoke_jobs(array(SELECT id FROM picked WHERE obstacle IS NULL ORDER BY id))

@@ -26,6 +26,12 @@ async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
     }
     shown = (await look.get("/devices/d1")).json
     assert (shown["shown_state"], shown["paused_why"]) == ("paused", "new phone")
+    long = await operate.post("/devices/d1/pause", {"why": "x" * 201})
+    assert (long.status, long.json["field"], long.json["fix"]) == (
+        422,
+        "why",
+        "write a text of up to 200 characters or null",
+    )
     assert (await operate.post("/devices/d1/resume")).status == 200
     assert (await look.get("/devices/d1")).json["shown_state"] == "ready"
     assert (await operate.post("/campaigns/spring/pause")).status == 200

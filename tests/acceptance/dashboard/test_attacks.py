@@ -20,7 +20,7 @@ from yarl import URL
 from shardd.control_client import ask
 from shardd.dashboard import throttle
 from shardd.dashboard.site import HEADERS
-from tests.acceptance.dashboard.looks import StartDaemon, waiting
+from tests.acceptance.dashboard.looks import EVER, StartDaemon, waiting
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.api import Program, make_token, site_of
 from tests.support.command import Command
@@ -182,8 +182,11 @@ async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: 
             ("state=queued&recipient=%2B4915112345678", "recipient is unknown here"),
             ("state=queued&campain=spring", "campain is unknown here"),
             ("state=queued&device=d1&device=d2", "device is given twice"),
+            ("state=queued&as_of=today", "as_of is &#39;today&#39;: write a time"),
+            ("state=queued", "as_of is missing: look at the jobs that are meant"),
         ):
-            answer = await ada.request("POST", f"/jobs/all/cancel?{query}")
+            ever = "" if "as_of" in words else f"&{EVER}"
+            answer = await ada.request("POST", f"/jobs/all/cancel?{query}{ever}")
             assert answer.status == 400, query
             assert words in await answer.text()
         assert producer.states() == {"queued": 2}
@@ -210,11 +213,11 @@ async def test_an_act_on_all_jobs_that_ends_in_the_middle_is_in_the_audit_log(
         await ada.sign_in("ada")
         with connect(dsn) as owner, owner.transaction():
             owner.execute("LOCK TABLE shardd.jobs IN SHARE MODE")  # which can be counted, and not cancelled
-            assert (await ada.request("POST", "/jobs/all/cancel?state=queued")).status == 503
+            assert (await ada.request("POST", f"/jobs/all/cancel?state=queued&{EVER}")).status == 503
             first, (detail, result) = cancels()
             assert (first, detail) == (begun, "state queued")
             assert result.endswith("; handled before: 0 jobs")
-            dies = asyncio.create_task(ada.request("POST", "/jobs/all/cancel?state=queued"))
+            dies = asyncio.create_task(ada.request("POST", f"/jobs/all/cancel?state=queued&{EVER}"))
             while len(cancels()) < 3:
                 await daemon.wait_change()
             (pid,) = daemon.dashboard_pids()

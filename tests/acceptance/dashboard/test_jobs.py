@@ -183,9 +183,10 @@ async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
     dry = await Command(daemon.config_file)("job", "retry", "--reference=mine", "--dry-run", "--json")
     assert dry.json["retried"] == 12
     await is_fit_for_all(page)
+    end(producer, waiting(producer, 2, reference="mine"), "failed")
     await press(page, "Retry: 12 jobs")
     await is_said(page, "retried 12 jobs; 1 job")
-    assert producer.states() == {"failed": 1, "queued": 13}
+    assert producer.states() == {"failed": 3, "queued": 13}, "nobody saw the two that failed after the count"
     begun, act = producer.execute("SELECT target, detail, result FROM shardd.acts WHERE act = 'retry' ORDER BY id")
     assert begun == ("jobs", "state failed, one reference", "begun")
     assert act[::2] == ("jobs", "done")
@@ -193,6 +194,16 @@ async def test_all_jobs_of_a_filter_are_counted_before_they_are_retried(
     await page.goto(f"{site}/audit")
     await expect(page.get_by_role("row").filter(has_text="retried 12 jobs")).to_be_visible()
     await expect(page.locator(".bad")).to_have_count(0)
+
+
+async def test_only_jobs_that_were_counted_are_cancelled(site: str, producer: Producer, page: Page) -> None:
+    waiting(producer, 3)
+    await page.goto(f"{site}/jobs/all/cancel?device=d1")
+    await expect(page.get_by_role("button", name="Cancel: 3 jobs")).to_be_visible()
+    waiting(producer, 2)
+    await press(page, "Cancel: 3 jobs")
+    await is_said(page, "cancelled 3 jobs")
+    assert producer.states() == {"cancelled": 3, "queued": 2}
 
 
 async def test_no_filter_is_no_reason_to_cancel_everything(site: str, producer: Producer, page: Page) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from shardd.queue.job_admin import CHUNK
-from tests.acceptance.dashboard.looks import StartDaemon, waiting
+from shardd.queue.job_admin import CHUNK, FIRST_CHUNK
+from tests.acceptance.dashboard.looks import EVER, StartDaemon, waiting
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.support.daemon import Daemon, Producer
 from tests.support.queue_rows import connect
@@ -99,10 +99,10 @@ async def test_an_act_whose_answer_is_lost_is_told_as_unknown(
         assert results(producer, "operate-1")[-1].startswith(UNSURE)
 
         producer.execute("UPDATE shardd.devices SET paused_at = now()")
-        waiting(producer, CHUNK)
+        waiting(producer, FIRST_CHUNK)
         waiting(producer, 1, reference="old")
-        many = await stalled(producer, ada.request("POST", "/jobs/all/cancel?device=d1"))
-        told = f"handled before: {CHUNK:,} jobs; of the next ones, at most {CHUNK:,}, it is not known"
+        many = await stalled(producer, ada.request("POST", f"/jobs/all/cancel?device=d1&{EVER}"))
+        told = f"handled before: {FIRST_CHUNK:,} jobs; of the next ones, at most {CHUNK:,}, it is not known"
         assert (many.status, UNSURE in await many.text(), told in await many.text()) == (503, True, True)
         begun, ended = results(producer, "ada")[-2:]
         assert (begun, ended.startswith(UNSURE), ended.endswith(told)) == ("begun", True, True)
@@ -119,7 +119,7 @@ async def test_an_act_that_cannot_be_recorded_is_not_done(
         await ada.sign_in("ada")
         with connect(dsn) as owner, owner.transaction():
             owner.execute("LOCK TABLE shardd.acts IN EXCLUSIVE MODE")  # which can be read, and not added to
-            for path in ("/devices/d2/pause", "/devices/d2/close", "/jobs/all/cancel?state=queued"):
+            for path in ("/devices/d2/pause", "/devices/d2/close", f"/jobs/all/cancel?state=queued&{EVER}"):
                 answer = await ada.request("POST", path)
                 assert (answer.status, "Nothing was changed." in await answer.text()) == (503, True), path
             told = await operate.post("/devices/d2/pause")
