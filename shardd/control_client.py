@@ -8,11 +8,13 @@ from socket import AF_UNIX, SOCK_STREAM
 from socket import socket as _Caller  # noqa: N812  # `socket` is the path of one here
 from typing import Any, Final
 
-from shardd.errors import NotRunningError, NotStartedError, SharddError, UnreachableError, UsageError
+from shardd.errors import ConfigError, NotRunningError, NotStartedError, SharddError, UnreachableError, UsageError
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
 """The daemon is starting."""
+CONFIG_REFUSED: Final = 422
+"""The daemon read its config file again, and refused it."""
 TIMEOUT: Final = 5.0
 """Seconds for an answer that needs no work."""
 
@@ -21,7 +23,7 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT)
     """The decoded answer.
 
     Raises NotRunningError when nobody takes the request, UnreachableError when it is not answered in time, and NotStartedError,
-    UsageError or SharddError when it is refused.
+    UsageError, ConfigError or SharddError when it is refused.
     """
     import aiohttp  # noqa: PLC0415  # half of the start-up time of a command that sends no request
 
@@ -43,6 +45,8 @@ async def ask(socket: Path, method: str, path: str, *, timeout: float = TIMEOUT)
         raise NotRunningError(f"no shardd answers at {socket}: is it running with this config?") from error
     if response.status == 400:
         raise UsageError(answer["error"])
+    if response.status == CONFIG_REFUSED:
+        raise ConfigError(answer["error"])
     if response.status == UNAVAILABLE:
         raise NotStartedError(answer["error"])
     if response.status != OK:

@@ -108,7 +108,8 @@ async def reload(config: Config) -> None:
     # Some changes replace the workers, one after the other.
     timeout = config.shards * (config.supervisor.drain_timeout + config.supervisor.start_timeout) + GRACE
     changed = (await ask_daemon(config, "POST", "/reload", timeout=timeout))["changed"]
-    say("\n".join(changed) if changed else "reloaded: nothing changed")
+    for line in changed or ["reloaded: nothing changed"]:
+        say(line)
 
 
 @click.command(epilog=examples("shardd drain 2"))

@@ -22,6 +22,13 @@ class Change:
     """As it is written in a file; `(hidden)` for a secret."""
     new: str
     reload: Reload
+    section: str | None = None
+    """The named section to which the option belongs, if all of it was added or removed: `webhooks.crm: added`."""
+
+    @property
+    def words(self) -> str:
+        """The same for all options of a section that was added or removed."""
+        return self.section or f"{self.field}: {self.old} → {self.new}"
 
 
 def diff_config(old: Config, new: Config) -> list[Change]:
@@ -34,7 +41,8 @@ def diff_config(old: Config, new: Config) -> list[Change]:
             before, after = value_at(old, place), value_at(new, place)
             if before != after:
                 name, reload = ".".join(place), extra_of(field, "reload")
-                changes.append(Change(name, _shown(field, before), _shown(field, after), reload))
+                section = _section(path, place, old, new)
+                changes.append(Change(name, _shown(field, before), _shown(field, after), reload, section))
     return changes
 
 
@@ -46,6 +54,15 @@ def _places(path: Keys, old: Config, new: Config) -> Iterator[Keys]:
     index = path.index(ANY_NAME)
     for name in sorted({*value_at(old, path[:index]), *value_at(new, path[:index])}):
         yield (*path[:index], name, *path[index + 1 :])
+
+
+def _section(path: Keys, place: Keys, old: Config, new: Config) -> str | None:
+    """What became of the named section around an option; None: there is none, or both configs have it."""
+    if ANY_NAME not in path:
+        return None
+    index = path.index(ANY_NAME)
+    was, remains = (place[index] in value_at(config, path[:index]) for config in (old, new))
+    return None if was and remains else f"{'.'.join(place[: index + 1])}: {'removed' if was else 'added'}"
 
 
 def _shown(field: FieldInfo, value: Any) -> str:

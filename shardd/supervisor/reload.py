@@ -47,8 +47,8 @@ def plan_reload(old: Config, new: Config) -> ReloadPlan:
         kept = _with_old(kept, old, change.field.split("."))
     return ReloadPlan(
         config=kept,
-        changed=[f"{c.field}: {c.old} → {c.new}" for c in changes if c.reload != "restart"],
-        notes=[f"{c.field}: {c.old} → {c.new} takes effect with a restart of shardd" for c in late],
+        changed=list(dict.fromkeys(change.words for change in changes if change.reload != "restart")),
+        notes=[f"{change.words} takes effect with a restart of shardd" for change in late],
         restart_shards=any(change.reload == "shard" for change in changes),
     )
 

@@ -169,12 +169,13 @@ async def test_a_config_with_an_error_keeps_nobody_from_a_daemon_that_runs(
     same = await shardd("reload")
     assert (same.code, same.out, same.err) == (0, "reloaded: nothing changed\n", "")
     good = daemon.config_file.read_text()
-    daemon.config_file.write_text(good.replace("gap_max: 0", "gap_max: 5s"))
+    daemon.config_file.write_text(good.replace("gap_max: 0", "gap_max: 5s").replace("level: info", "level: warning"))
     changed = await shardd("reload")
-    assert (changed.code, changed.out, changed.err) == (0, "pacing.gap_max: 0 → 5s\n", "")
+    assert (changed.code, changed.err) == (0, "")
+    assert changed.out == "pacing.gap_max: 0 → 5s\nlog.level: info → warning\n"
     daemon.config_file.write_text(f"{good}\nshards many\ncolour: green\n")
     wrong = await shardd("reload")
-    assert (wrong.code, wrong.out) == (64, "")
+    assert (wrong.code, wrong.out) == (78, "")
     assert "this is not YAML" in wrong.err
     warning = re.compile(
         r"shardd: warning: \S+/shards\.yaml:\d+(:\d+)?: .* this command does not need it and goes on\n"

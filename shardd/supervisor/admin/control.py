@@ -39,6 +39,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client.core import Metric
 
+from shardd.control_client import CONFIG_REFUSED
 from shardd.errors import ConfigError, NotStartedError, SharddError, UsageError
 from shardd.logs import get_logger
 from shardd.supervisor.admin.metrics import render_metrics
@@ -188,8 +189,10 @@ class Control(Service):
             with self._listener.working(request):
                 try:
                     return web.Response(body=_encode(await answer(request)), content_type="application/json")
-                except (UsageError, ConfigError) as error:
+                except UsageError as error:
                     return refusal(400, str(error), close=False)
+                except ConfigError as error:
+                    return refusal(CONFIG_REFUSED, str(error), close=False)
                 except NotStartedError as error:
                     return refusal(503, str(error), close=False)
                 except SharddError as error:
