@@ -18,7 +18,12 @@ from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
 
-_SLOW: Final = "{address} did not answer in time: is it the right host, and does a firewall let the connection through?"
+_SLOW: Final = "{address} did not answer in time: {slow}"
+_FAR_AWAY: Final = "is it the right host, and does a firewall let the connection through?"
+_ON_THIS_HOST: Final = (
+    "the server there is stopped or overloaded: see its log (of the embedded one: postgres.log in the state folder)"
+)
+"""Of a socket: there is no host to mistake, and no firewall."""
 _NOT_PROVED: Final = "{where} refuses the password of user {user}: correct the DSN"
 _LOST: Final = "the connection to {where} was lost"
 READ_ONLY: Final = "{where} is read-only: {writable}"
@@ -161,7 +166,7 @@ def _is_bad_data(error: BaseException) -> bool:
 def words_of(dsn: str) -> dict[str, str]:
     """The parts of a sentence about a database: its address, user and name, and `where`, which is all of them.
 
-    `writable`: how to get one that can be written to.
+    `writable`: how to get one that can be written to; `slow`: why it may not have answered.
     """
     parts = parse_dsn(dsn)
     addresses = addresses_of(parts)
@@ -169,8 +174,15 @@ def words_of(dsn: str) -> dict[str, str]:
     user = str(parts.get("user") or "of the operating system")
     database = str(parts.get("dbname") or user)
     where = f"PostgreSQL at {address} (database {database}, user {user})"
-    writable = _RESTORED if all(one.startswith("/") for one in addresses) else _STANDBY
-    return {"address": address, "user": user, "database": database, "where": where, "writable": writable}
+    local = all(one.startswith("/") for one in addresses)
+    return {
+        "address": address,
+        "user": user,
+        "database": database,
+        "where": where,
+        "writable": _RESTORED if local else _STANDBY,
+        "slow": _ON_THIS_HOST if local else _FAR_AWAY,
+    }
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -317,7 +317,8 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         hindered_for=state_watch.failing_for,
         away_after=config.lease.ttl,
     )
-    renewal = Renewal(steps.add("renewing the leases"), ownership.renew, every=config.lease.renew_every, due=keeper.due)
+    steps.vital = steps.add("renewing the leases")
+    renewal = Renewal(steps.vital, ownership.renew, every=config.lease.renew_every, due=keeper.due)
     keeper.on_leaving = renewal.wake
 
     def listener(channel: str, heard: Callable[[str], None]) -> NotificationListener:
@@ -410,6 +411,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         database=database,
         replication=periodic.server_watch.replication,
         sessions=lambda: session_pool.words,
+        database_error=lambda: router.database_error or steps.database_error(),
         stop=ask_to_stop,
         reload=reload.reload,
     )

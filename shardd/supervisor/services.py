@@ -8,16 +8,19 @@ reported without affecting others.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from shardd.backoff import full_jitter
-from shardd.errors import SharddError
+from shardd.errors import DatabaseError, SharddError
 from shardd.logs import get_logger
+from shardd.postgres.errors import is_answer
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import end_tasks
+from shardd.words import count
 
 log = get_logger(__name__)
 
@@ -25,6 +28,8 @@ RETRY_FIRST, RETRY_CAP = 0.2, 2.0
 """Seconds until a failed step is retried, after the first and after many failures."""
 REPORT_AFTER: Final = 10.0
 """Seconds for which a step fails before it is a problem: a database that restarts is back sooner."""
+NAMED: Final = 3
+"""Steps that fail with the same error and are named; the others are counted."""
 PATIENCE: Final = 60.0
 """Seconds that one run may take: each of its statements ends after a few."""
 
@@ -37,6 +42,8 @@ class Step:
         self.name = name
         self.error: str | None = None
         """Of the last run; None: it succeeded."""
+        self.unanswered = False
+        """Whether the last run failed because the database did not answer."""
         self._patience = patience
         self._failures = 0
         self._failing_since = 0.0
@@ -53,23 +60,23 @@ class Step:
         if error is None:
             self.succeeded()
         elif isinstance(error, SharddError):
-            self.failed(str(error))
+            self.failed(str(error), unanswered=isinstance(error, DatabaseError) and not is_answer(error))
             return True
         return False
 
-    def failed(self, error: str) -> None:
-        """A run failed."""
+    def failed(self, error: str, *, unanswered: bool = False) -> None:
+        """A run failed; `unanswered`: because the database did not answer."""
         if not self._failures:
             self._failing_since = time.monotonic()
             log.warning("%s failed", self.name, action="step", error=error)
         self._failures += 1
-        self.error = error
+        self.error, self.unanswered = error, unanswered
 
     def succeeded(self) -> None:
         """A run succeeded."""
         if self._failures:
             log.info("%s works again", self.name, action="step", failures=self._failures)
-        self._failures, self.error = 0, None
+        self._failures, self.error, self.unanswered = 0, None, False
 
     def pause(self, regular: float) -> float:
         """Seconds until the next run: `regular` after a success, a growing backoff after failures."""
@@ -92,25 +99,38 @@ class Steps:
 
     def __init__(self) -> None:
         self.all: list[Step] = []
+        self.vital: Step | None = None
+        """The one that shows whether the database answers: whatever else this node does, it renews its leases."""
 
     def add(self, name: str, *, patience: float | None = PATIENCE) -> Step:
         """A new step; see `Step`."""
         self.all.append(Step(name, patience=patience))
         return self.all[-1]
 
+    def database_error(self) -> str | None:
+        """The error of a database that has not answered for a while; None: it answers."""
+        vital = self.vital
+        if vital is None or not vital.unanswered or vital.failing_for(time.monotonic()) is None:
+            return None
+        return vital.error
+
     def problems(self) -> Iterator[Problem]:
-        """One for each error, with the steps that fail with it."""
+        """One for each error, with the steps that fail with it; none for those that `database_error` explains."""
         now = time.monotonic()
+        away = self.vital is not None and self.vital.unanswered
         failing: dict[str, list[tuple[str, float]]] = {}
         for step in self.all:
+            if away and step.unanswered:
+                continue
             if (seconds := step.failing_for(now)) is not None and step.error is not None:
                 failing.setdefault(step.error, []).append((step.name, seconds))
             elif (seconds := step.hanging_for(now)) is not None:
                 yield Problem(ProblemKind.STEP, f"{step.name}: has been running for {seconds:.0f} s")
         for error, steps in failing.items():
-            names = ", ".join(name for name, _ in steps)
+            names = ", ".join(name for name, _ in steps[:NAMED])
+            more = f" and {count(len(steps) - NAMED, 'more step')}" if len(steps) > NAMED else ""
             longest = max(seconds for _, seconds in steps)
-            yield Problem(ProblemKind.STEP, f"{names}: failing for {longest:.0f} s: {error}")
+            yield Problem(ProblemKind.STEP, f"{names}{more}: failing for {longest:.0f} s: {error}")
 
 
 class Service:
@@ -165,13 +185,15 @@ class Periodic(Service):
     ) -> None:
         """`name`, `patience`: see `Step`; `every`, `first`: seconds between runs, and before the first one.
 
-        `share`: the pause is at least this many times as long as a successful run.
+        `share`: the pause is at least this many times as long as the shorter one of the last two successful runs.
         """
         self._step = steps.add(name, patience=patience)
         self._work = work
         self._every = every
         self._first = first
         self._share = share
+        self._took = math.inf
+        """Seconds of the last successful run."""
 
     async def serve(self) -> None:
         """Work, pause, repeat."""
@@ -185,8 +207,11 @@ class Periodic(Service):
     def pause_after(self, took: float) -> float:
         """Seconds until the next run, after one that took `took` seconds."""
         pause = self._step.pause(self._every)
-        # A failed run's duration is the timeout, not the cost of the work.
-        return pause if self._step.error is not None else max(pause, self._share * took)
+        if self._step.error is not None:
+            return pause  # its duration is the timeout, not the cost of the work
+        # One run may have waited for a database that was away, or had just come back.
+        cost, self._took = min(self._took, took), took
+        return max(pause, self._share * cost)
 
 
 class ServiceGroup:

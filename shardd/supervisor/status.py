@@ -20,6 +20,8 @@ class Metric:
     help: str
 
 
+OLD: Final = 10.0
+"""Seconds after which the age of a count is shown."""
 NO_STANDBY: Final = "no standby"
 """`Status.replication` of a server without one."""
 
@@ -241,3 +243,25 @@ def head_word(status: Status) -> str:
     if status.healthy:
         return "healthy"
     return "degraded" if status.state == "running" else status.state
+
+
+def age_of_count(status: Status) -> float | None:
+    """How old the count of the queue is, if that must be told."""
+    if status.queue is None or status.now - status.queue.as_of < OLD:
+        return None
+    return status.now - status.queue.as_of
+
+
+def why_no_shards(status: Status) -> str:
+    """Why a node holds no shard: only a look at the cluster that is fresh says who has them."""
+    if any(node.own and node.cordoned for node in status.nodes):
+        return "this node is cordoned"
+    if status.state != "running":
+        return f"this node is {status.state}"
+    if not status.ready:
+        if status.problem_kinds.get("database"):
+            return "its leases lapsed, because the database does not answer; they are taken again when it does"
+        return "its leases lapsed, because they were not renewed in time; they are taken again as soon as possible"
+    if any(node.shards for node in status.nodes if not node.own):
+        return "other nodes have the shards"
+    return "no node is known to have the shards"

@@ -180,7 +180,7 @@ class Daemon:
     def dashboard_pids(self) -> list[int]:
         """The live processes of this daemon's dashboard."""
         assert self.process is not None
-        return [pid for pid in _children(self.process.pid) if b"shardd.dashboard" in _command(pid)]
+        return [pid for pid in children_of(self.process.pid) if b"shardd.dashboard" in _command(pid)]
 
     async def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = await ask(self.socket, "GET", "/status")
@@ -308,7 +308,7 @@ def _is_spare_of(parent: int, pid: int) -> bool:
         return False
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:

@@ -21,14 +21,14 @@ from shardd.supervisor.status import (
     Status,
     Totals,
     WebhookStatus,
+    age_of_count,
     head_word,
+    why_no_shards,
 )
 from shardd.words import count, span
 
 WIDE: Final = 110
 """Width from which on words are written out and the worker's resources are shown."""
-OLD: Final = 10.0
-"""Seconds after which the age of a count is shown."""
 NARROW: Final = 80
 """Width below which columns that one can do without are left out."""
 LITTLE: Final = 5.0
@@ -100,7 +100,7 @@ def _facts(status: Status, most: int | None) -> Table:
     if status.starting is not None:
         facts.add_row("starting", Text(status.starting, "yellow"))
     facts.add_row("devices", _device_words(status))
-    for name, words in _queue_rows(queue, status.now):
+    for name, words in _queue_rows(queue, age_of_count(status)):
         facts.add_row(name, words)
     sent = Text(f"{totals.sent:,} since the start, {_rate(totals.sent_per_second)}/s; ")
     sent.append(f"{count(totals.failed, 'attempt')} failed, ", "red" if totals.failed else "")
@@ -151,11 +151,11 @@ def _device_words(status: Status) -> Text:
     return words.append(f"{totals.parked:,} parked{_parked(status)}, {count(totals.open_clients, 'open client')}")
 
 
-def _queue_rows(queue: QueueStatus | None, now: float) -> Iterator[tuple[str, Text]]:
+def _queue_rows(queue: QueueStatus | None, age: float | None) -> Iterator[tuple[str, Text]]:
     if queue is None:
         yield "queue", Text("not counted yet", "dim")
         return
-    yield "queue", _queue_words(queue, now)
+    yield "queue", _queue_words(queue, age)
     if queue.waits:
         yield "waits", Text("; ".join(f"{why} ({jobs:,})" for why, jobs in queue.waits.items()))
     if queue.in_doubt:
@@ -168,12 +168,12 @@ def _queue_rows(queue: QueueStatus | None, now: float) -> Iterator[tuple[str, Te
         yield "campaigns", words
 
 
-def _queue_words(queue: QueueStatus, now: float) -> Text:
+def _queue_words(queue: QueueStatus, age: float | None) -> Text:
     words = Text(f"{queue.queued:,} queued, {queue.scheduled:,} scheduled, {queue.sending:,} sending")
     if queue.oldest_due_age is not None:
         words.append(f"; oldest due {span(max(0.0, queue.oldest_due_age))}")
-    if now - queue.as_of >= OLD:
-        words.append(f" (as of {span(now - queue.as_of)} ago)", "yellow")
+    if age is not None:
+        words.append(f" (as of {span(age)} ago)", "yellow")
     return words
 
 
@@ -188,9 +188,7 @@ def _lease_words(status: Status) -> Text | None:
     if status.state == "starting":
         return None
     if not mine:
-        cordoned = any(node.own and node.cordoned for node in status.nodes)
-        words = "none: this node is cordoned" if cordoned else "none: other nodes have the shards"
-        return Text(words, "dim" if status.ready else "red")
+        return Text(f"none: {why_no_shards(status)}", "dim" if status.ready else "red")
     margin = status.lease_margin or 0.0
     text = f"{mine} of {count(len(status.shards), 'shard')}; without a renewal they lapse in {span(margin)}"
     if status.spares:

@@ -17,7 +17,7 @@ from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import CAN_SEND, JobState, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
-from shardd.supervisor.status import NodeStatus, ShardStatus, Status, head_word
+from shardd.supervisor.status import NodeStatus, ShardStatus, Status, age_of_count, head_word, why_no_shards
 
 OF_STATUS: Final = ("head", "tiles", "states", "waits", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
@@ -40,6 +40,8 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             status=status,
             word=head_word(status),
             shards=_shards(status),
+            why_no_shards=why_no_shards(status),
+            age=age_of_count(status),
             nodes=status.nodes if len(status.nodes) > 1 else [],
             devices=sum(status.device_states.values()),
             ready=sum(number for state, number in status.device_states.items() if state in CAN_SEND)

@@ -75,6 +75,8 @@ class Node:
     """The standbys of the server, in words; None: not known yet."""
     sessions: Callable[[], str | None]
     """How the sessions of devices reach PostgreSQL, and why; None: no device has one."""
+    database_error: Callable[[], str | None]
+    """Why the database does not answer; None: it does."""
     stop: Callable[[], None]
     """Drain and exit; called again, do not wait for what is in flight."""
     reload: Callable[[], Awaitable[list[str]]]
@@ -109,7 +111,7 @@ class Node:
         ]
         # Recovery reports why a blocked shard waits.
         unblocked = [status for status, shard in zip(shards, self.workers.shards, strict=True) if shard.blocked is None]
-        problems = problems_of(unblocked, database_error=self.router.database_error, leases_known=self.keeper.known())
+        problems = problems_of(unblocked, database_error=self.database_error(), leases_known=self.keeper.known())
         problems += [problem for part in self.reporters for problem in part.problems()]
         by_kind: dict[str, list[str]] = {}
         for problem in problems:

@@ -284,7 +284,9 @@ class Router(Service):
             await self._cycle(self._in_flight.begin_settling(4 * self._batch()), [])
             self._audit.begin()
         while self._audit.under_way:
-            self._return_lost(await self._audit.page())
+            lost = await self._audit.page()
+            self._answered()
+            self._return_lost(lost)
             if not self._closing:
                 break
         if self._unchecked:
@@ -321,7 +323,8 @@ class Router(Service):
             raise
         finally:
             self._in_flight.settling_done(batch)
-        self._answered()
+        if batch or requests:  # otherwise nothing was asked
+            self._answered()
         now = time.monotonic()
         if requests:
             self.latencies.claim.observe(now - began)

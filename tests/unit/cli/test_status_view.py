@@ -228,10 +228,17 @@ def test_a_live_picture_shows_first_the_nodes_that_do_not_serve() -> None:
     assert "more nodes; shardd cluster list" in text
 
 
-def test_a_node_without_leases_says_that_it_is_cordoned() -> None:
+def test_a_node_without_leases_says_why() -> None:
     nodes = cluster("a", "b")
     rows = [msgspec.structs.replace(row, epoch=None) for row in node(2).shards]
-    idle = msgspec.structs.replace(node(2), shards=rows, nodes=nodes)
+    idle = msgspec.structs.replace(node(2), shards=rows, nodes=nodes, ready=True)
     assert "leases  none: other nodes have the shards" in " ".join(" ".join(paint(idle, 80)).split("  "))
+    alone = msgspec.structs.replace(idle, nodes=[])
+    assert "none: no node is known to have the shards" in "\n".join(paint(alone, 80))
+    late = msgspec.structs.replace(idle, ready=False)
+    assert "none: its leases lapsed, because they were not renewed in time" in "\n".join(paint(late, 120))
+    away = msgspec.structs.replace(late, problem_kinds={"database": 1})
+    assert "none: its leases lapsed, because the database does not answer" in "\n".join(paint(away, 120))
+    assert "none: this node is stopping" in "\n".join(paint(msgspec.structs.replace(away, state="stopping"), 80))
     mine = [msgspec.structs.replace(each, own=each.node == "b") for each in nodes]
     assert "none: this node is cordoned" in "\n".join(paint(msgspec.structs.replace(idle, nodes=mine), 80))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from shardd.errors import DatabaseError
+from shardd.errors import DatabaseError, SharddError
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
 
@@ -71,6 +71,36 @@ def test_a_failure_after_a_success_is_a_new_one(clock: list[float]) -> None:
     assert list(steps.problems()) == []
     clock[0] += REPORT_AFTER
     assert [problem.text for problem in steps.problems()] == ["scanning: failing for 10 s: away"]
+
+
+def test_steps_that_fail_with_the_same_error_are_few_words(clock: list[float]) -> None:
+    steps = Steps()
+    made = [steps.add(name) for name in ("scanning", "polling", "counting", "purging", "listening")]
+    for _ in range(2):
+        for step in made:
+            fail(step)
+        clock[0] += REPORT_AFTER
+    (problem,) = steps.problems()
+    assert problem.text == "scanning, polling, counting and 2 more steps: failing for 20 s: away"
+
+
+def test_a_database_that_is_away_explains_the_steps_that_fail_because_of_it(clock: list[float]) -> None:
+    steps = Steps()
+    scan, look, renew = steps.add("scanning"), steps.add("looking"), steps.add("renewing")
+    steps.vital = renew
+    for _ in range(2):
+        fail(renew, "no answer")
+        fail(scan, "no answer in time")
+        with look:
+            raise SharddError("the file is gone")
+    assert steps.database_error() is None, "it may only have been restarted"
+    clock[0] += REPORT_AFTER
+    assert steps.database_error() == "no answer"
+    assert [problem.text for problem in steps.problems()] == ["looking: failing for 10 s: the file is gone"]
+    with renew:
+        pass
+    assert steps.database_error() is None
+    assert len(list(steps.problems())) == 2
 
 
 def test_work_that_does_not_end_is_a_problem(clock: list[float]) -> None:

@@ -1,0 +1,61 @@
+"""A database that takes connections and does not answer, for longer than the leases last: what an operator is told meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+from shardd.supervisor.status import OLD
+from tests.acceptance.dashboard.looks import StartDaemon
+from tests.fixtures.browser import sign_in
+from tests.fixtures.postgres import Cluster
+from tests.support.command import Command
+from tests.support.daemon import Producer
+
+PATIENCE = 60_000
+"""Milliseconds for what takes more than a look of the page at its sources."""
+LAPSED = "its leases lapsed, because the database does not answer; they are taken again when it does"
+
+
+async def test_one_node_alone_says_what_is_known_and_since_when(
+    start_daemon: StartDaemon, producer: Producer, page: Page, postgres: Cluster
+) -> None:
+    daemon = await start_daemon(
+        shards=1,
+        database={"connect_timeout": "1s", "statement_timeout": "1s"},
+        lease={"ttl": "4s", "renew_every": "500ms", "margin": "1s"},
+        transports={"sandbox": {"latency_min": "2s", "latency_max": "2s"}},
+    )
+    producer.add_devices(1)
+    await sign_in(page, daemon)
+    tiles, shards = page.locator(".tiles"), page.get_by_role("region", name="Shards of this node")
+    await expect(tiles).to_contain_text("1 of 1")
+    await daemon.until(lambda status: status["queue"] is not None)
+    producer.add_jobs(1, 1)
+    await daemon.until(lambda status: bool(status["totals"]["in_flight"]))
+    seen: list[dict[str, Any]] = []
+
+    def is_told(status: dict[str, Any]) -> bool:
+        seen.append(status)
+        return bool(not status["ready"] and status["now"] - status["queue"]["as_of"] > OLD)
+
+    with postgres.frozen():
+        # The outcome of its job waits for the database.
+        await daemon.until(lambda status: status["problem_kinds"]["database"] == 1)
+        await daemon.until(is_told)
+        assert {status["problem_kinds"]["database"] for status in seen} == {1}, "it is shown for as long as it lasts"
+        (problem,) = seen[-1]["problems"]
+        assert problem.startswith("database: ")
+        shown = await Command(daemon.config_file)("status")
+        assert shown.code == 1
+        words = " ".join(shown.out.split())
+        assert f"leases none: {LAPSED}" in words
+        assert "ago)" in words
+        assert "firewall" not in words
+        await expect(shards).to_have_text(f"This node holds no shard: {LAPSED}.")
+        await expect(tiles).to_contain_text("Queue counted")
+        await expect(page.get_by_role("region", name="Problems").get_by_role("listitem")).to_have_count(1)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy", timeout=PATIENCE)
+    await expect(tiles).not_to_contain_text("Queue counted", timeout=PATIENCE)
+    assert await producer.until_finished(daemon, 1) == {"sent": 1}
