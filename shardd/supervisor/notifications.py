@@ -66,7 +66,7 @@ class NotificationListener(Service):
         async with aclosing(self._database.listen(*self._channels)) as events:
             async for event in events:
                 if event.kind == "lost":
-                    self._step.failed(event.text)
+                    self._step.failed(event.text, unanswered=True)
                     continue
                 if event.kind == "connected":
                     self._step.succeeded()

@@ -284,9 +284,7 @@ class Router(Service):
             await self._cycle(self._in_flight.begin_settling(4 * self._batch()), [])
             self._audit.begin()
         while self._audit.under_way:
-            lost = await self._audit.page()
-            self._answered()
-            self._return_lost(lost)
+            self._return_lost(await self._audit.page())
             if not self._closing:
                 break
         if self._unchecked:
@@ -323,8 +321,7 @@ class Router(Service):
             raise
         finally:
             self._in_flight.settling_done(batch)
-        if batch or requests:  # otherwise nothing was asked
-            self._answered()
+        self._answered()
         now = time.monotonic()
         if requests:
             self.latencies.claim.observe(now - began)
