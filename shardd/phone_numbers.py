@@ -53,7 +53,7 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
             return Recipient(address)
         if (match := _USER.fullmatch(address)) is None:
             raise _refused(
-                f"recipient {text!r} is not a WhatsApp address: write a phone number such as +6281234567890, "
+                f"recipient {text!r} is not a WhatsApp address: write a phone number such as +4915112345678, "
                 "or NUMBER@s.whatsapp.net, or ID@g.us for a group"
             )
         if match["server"] == "lid":
@@ -62,12 +62,12 @@ def parse_recipient(text: str, default_region: str | None, *, transport: str = "
     elif _DECIMAL.fullmatch(clean):
         raise _refused(
             f"recipient {text!r} is a decimal number, as a spreadsheet writes it: write its digits as text, such as "
-            "+6281234567890"
+            "+4915112345678"
         )
     else:
         digits = _SEPARATORS.sub("", clean)
     if _NUMBER.fullmatch(digits) is None or len(text) > LONGEST:
-        raise _refused(f"recipient {text!r} is not a phone number: write it as +6281234567890")
+        raise _refused(f"recipient {text!r} is not a phone number: write it as +4915112345678")
     return of_number(_number(digits, text, default_region, transport))
 
 
@@ -133,6 +133,18 @@ def _is_assigned(address: str) -> bool:
 
 def _refused(text: str) -> PermanentError:
     return PermanentError(text, error_class=ErrorClass.RECIPIENT)
+
+
+def readable(recipient: str) -> str:
+    """A recipient that was read, or an address, as people write it: `+49 1511 2345678`; one that is no number unchanged."""
+    digits = recipient.removeprefix("+")
+    if _NUMBER.fullmatch(digits) is None:
+        return recipient
+    try:
+        number = phonenumbers.parse(f"+{digits}", None)
+    except phonenumbers.NumberParseException:
+        return f"+{digits}"
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
 
 
 def is_region(code: str) -> bool:

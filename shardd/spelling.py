@@ -27,7 +27,7 @@ class Spelling:
         """`address` of somebody who writes. Raises UsageError, also for a group."""
         address = self.address(text)
         if address.endswith("@g.us"):
-            raise UsageError(f"{text} is a group, not a person: write a phone number such as +6281234567890, or ID@lid")
+            raise UsageError(f"{text} is a group, not a person: write a phone number such as +4915112345678, or ID@lid")
         return address
 
     def _parse(self, text: str) -> Recipient:

@@ -127,14 +127,14 @@ def given_of(traits: Traits) -> dict[str, str | None]:
 
 def questions_of(name: str, state: JobState | None) -> str:
     """What a person is asked before one job, or those that are chosen, are handled; empty: nothing."""
-    told = "what a journal or a platform reports later changes it no more"
+    told = "What a journal or a platform reports later will not change that."
     twice = (
         "The message may have reached the recipient; retrying may send it twice." if state == JobState.IN_DOUBT else ""
     )
     warning = {
         RETRY_NAME: twice,
-        SENT_NAME: f"It will be recorded as sent on your word; {told}.",
-        NOT_SENT_NAME: f"It will be recorded as not sent (failed) on your word; {told}.",
+        SENT_NAME: f"It will be recorded as sent, as you decide. {told}",
+        NOT_SENT_NAME: f"It will be recorded as not sent (failed), as you decide. {told}",
         CANCEL_NAME: "It will not be sent, unless it is retried.",
         REVOKE_NAME: "Its device asks WhatsApp to delete the message for everyone. That cannot be taken back.",
     }
@@ -169,7 +169,7 @@ async def act_on_jobs(
     action, choice = action_of(name, sign_in), Choice(list(ids), Traits())
     if len(ids) > 1:
         seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
-        target, detail = count(len(ids), "job"), ", ".join(map(str, ids))
+        target, detail = count(len(ids), "job"), f"jobs {', '.join(map(str, ids))}"
         return await _act_on_many(site, sign_in, name, ManyJobs(_recorded(name), target, detail, choice, seen))
     async with site.acting(sign_in, _recorded(name), f"job {ids[0]}") as acting:
         jobs = JobAdmin(acting.database)
@@ -204,6 +204,12 @@ async def is_revocable(site: Site, number: int) -> bool:
     """Whether the message of a job may be deleted for everyone. Raises DatabaseError."""
     found = await JobAdmin(site.database).count_revocations(Traits(), [number])
     return any(one.obstacle is None for one in found)
+
+
+async def why_no_retry(site: Site, number: int) -> str | None:
+    """What keeps a finished job from being retried; None: nothing. Raises DatabaseError."""
+    found = await JobAdmin(site.database).count_retries(Traits(), [number])
+    return next((OBSTACLES[one.obstacle] for one in found if one.obstacle is not None), None)
 
 
 async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str, as_of: datetime) -> web.Response:
@@ -243,7 +249,9 @@ async def carry_out_on_many(site: Site, actor: Actor, action: BulkAction, many: 
         raise BrokenOffError(status, words, handled) from error
     words = report_words(action, report)
     if report.done:
-        await site.acted(actor, *what, "; ".join(filter(None, (many.detail, words))))
+        # A list of jobs comes after the outcome: where the row has no room for both, the list is cut.
+        parts = (many.detail, words) if many.choice.ids is None else (words, many.detail)
+        await site.acted(actor, *what, "; ".join(filter(None, parts)))
     else:
         await site.acted(actor, *what, many.detail, result=words)
     return report

@@ -95,6 +95,8 @@ def _templates() -> jinja2.Environment:
         span=span,
         moment=moment_text,
         number=lambda value: f"{value:,}",
+        tenths=lambda value: f"{value:,.1f}",
+        person=_person,
         at=_at,
     )
     return environment
@@ -234,7 +236,7 @@ class Site:
                 await self.refused(sign_in, *_named(request, act), why=words)
                 return self.sorry(sign_in, 403, words)
             if (acts if operate is None else operate) and not sign_in.may_operate:
-                words = f"{sign_in.user} may look, and not operate."
+                words = f"{sign_in.user} may look, but not operate."
                 if acts:
                     await self.refused(sign_in, *_named(request, act), why=words)
                 return self.sorry(sign_in, 403, words)
@@ -291,6 +293,11 @@ def _named(request: web.Request, act: str | Callable[[web.Request], str] | None)
 def spoken(text: str) -> str:
     """A text in which states are written as people write them, `in doubt`: their values are for addresses and programs."""
     return _STATES.sub(lambda found: found[0].replace("_", " "), text)
+
+
+def _person(address: str) -> str:
+    """An address as recipients are written: with + where it is a number."""
+    return f"+{address}" if address.isdigit() else address
 
 
 def _since(moment: float) -> str:

@@ -65,7 +65,7 @@ def read_number(text: str, region: str | None) -> str:
             raise UsageError(str(error).removeprefix("recipient ")) from None
         number = None
     if number is None:
-        raise UsageError(f"{text} is not a phone number; write it as +6281234567890")
+        raise UsageError(f"{text} is not a phone number; write it as +4915112345678")
     return number
 
 

@@ -178,7 +178,7 @@ def resolving(*, sent: bool, by: str) -> BulkAction:
         refusals=_NO_RESOLVE,
         wanted=frozenset({JobState.SENT if sent else JobState.FAILED}),
         usual_state=JobState.IN_DOUBT,
-        warning=f"will be recorded {result} on your word; what a journal or a platform reports later changes it no more",
+        warning=f"will be recorded {result}, as you decide; what a journal or a platform reports later will not change that",
     )
 
 
@@ -252,17 +252,19 @@ def warning_of(action: BulkAction, seen: Seen) -> str:
 
 
 def question_of(action: BulkAction, seen: Seen) -> str:
-    """What a person is asked, such as `Retry 2 failed and 1 in_doubt jobs?`."""
+    """What a person is asked, such as `Retry 2 failed jobs and 1 job in doubt?`."""
     by_state: Counter[str] = Counter()
     for some in seen.good:
         by_state[some.state] += some.jobs
-    what = " and ".join(f"{number:,} {state}" for state, number in sorted(by_state.items()) if number)
-    return f"{action.verb.title()} {what} {'job' if by_state.total() == 1 else 'jobs'}?"
+    doubts = by_state.pop(JobState.IN_DOUBT, 0)
+    groups = [count(number, f"{state.replace('_', ' ')} job") for state, number in sorted(by_state.items()) if number]
+    groups += [f"{count(doubts, 'job')} in doubt"] if doubts else []
+    return f"{action.verb.title()} {' and '.join(groups)}?"
 
 
 def done_words(action: BulkAction, report: Report) -> str:
-    """What was done, such as `retried 2 jobs; 1 job was that already`."""
-    already = f"; {count(report.already, 'job')} {'was' if report.already == 1 else 'were'} that already"
+    """What was done, such as `retried 2 jobs; 1 job was already done`."""
+    already = f"; {count(report.already, 'job')} {'was' if report.already == 1 else 'were'} already done"
     return f"{action.past} {count(report.done, 'job')}{already if report.already else ''}"
 
 

@@ -116,6 +116,10 @@ class JobAdmin(Statements):
         """One job, or None when there is none of this id."""
         return first(await self._database.rows_for(WholeJob, "show_job", {"id": job_id}))
 
+    async def is_opted_out(self, job_id: int) -> bool:
+        """Whether the opt-out of its recipient stops a live job."""
+        return bool(await self._database.value("is_opted_out", {"id": job_id}))
+
     async def insert(self, new: NewJob) -> int:
         """Insert a job, by the rules of everybody's; returns its id. Raises RowRefusedError."""
         return int(await self._database.value("insert_job", asdict(new)))

@@ -58,7 +58,7 @@ def read_contact(job: JobSpec) -> Contact:
         raise content_error("a contact needs details.name")
     if not isinstance(phone, str) or _NUMBER.fullmatch(phone) is None:
         raise content_error(
-            f"details.phone is {phone!r}; write a number with + and country code, such as +6281234567890"
+            f"details.phone is {phone!r}; write a number with + and country code, such as +4915112345678"
         )
     return Contact(name, phone.removeprefix("+"))
 

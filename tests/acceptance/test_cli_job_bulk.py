@@ -55,7 +55,7 @@ async def test_what_is_said_again_is_done_once(shardd: Command, filled: Producer
     hint = "no job of these failed; 2 jobs in doubt: name the state, such as --state=in_doubt\n"
     assert (again.code, again.out, again.err) == (0, f"retried 0 jobs\n{hint}", "")
     by_id = await shardd("job", "retry", 1, 2, 5)
-    assert (by_id.code, by_id.out, by_id.err) == (0, "retried 1 job; 2 jobs were that already\n", "")
+    assert (by_id.code, by_id.out, by_id.err) == (0, "retried 1 job; 2 jobs were already done\n", "")
 
     cancelled = await shardd("job", "cancel", "--campaign", "spring", "--yes", "--json")
     assert cancelled.json == {"dry_run": False, "cancelled": 3, "already": 0, "left": []}
@@ -87,8 +87,8 @@ async def test_what_came_to_be_in_doubt_after_the_question_is_another_question(
     os.close(keyboard)
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
-        asked = (await process.stderr.readuntil(b"jobs? [y/N]:")).decode()
-        assert "Retry 2 failed and 1 in_doubt jobs?" in asked
+        asked = (await process.stderr.readuntil(b"in doubt? [y/N]:")).decode()
+        assert "Retry 2 failed jobs and 1 job in doubt?" in asked
         filled.execute("SELECT shardd.bring_back('{2}')")
         filled.execute("SELECT shardd.end_jobs('{2}', 'in_doubt', NULL, NULL)")
         os.write(terminal, b"y\n")

@@ -103,18 +103,18 @@ async def test_a_person_resolves_jobs_in_doubt(make_daemon: Callable[..., Daemon
     for arguments, why in (
         (("resolve", first), "say what became of the message: --sent or --not-sent"),
         (("resolve", "--sent"), "say which jobs: their ids, or --state"),
-        (("resolve", first, "--sent"), "add --yes (Resolve 1 in_doubt job?)"),
+        (("resolve", first, "--sent"), "add --yes (Resolve 1 job in doubt?)"),
     ):
         refused = await shardd("job", *arguments)
         assert (refused.code, refused.out) == (64, "")
         assert why in refused.err
-    assert "1 job in doubt will be recorded as sent on your word" in refused.err
+    assert "1 job in doubt will be recorded as sent, as you decide" in refused.err
     assert len(ids(producer, "in_doubt")) == 2
 
     done = await shardd("job", "resolve", first, "--sent", "--yes")
     assert (done.code, done.out) == (0, "resolved 1 job\n"), done.err
     assert (await shardd("job", "resolve", alone, "--not-sent", "--yes")).out == "resolved 1 job\n"
-    assert (await shardd("job", "resolve", first, "--sent")).out == "resolved 0 jobs; 1 job was that already\n"
+    assert (await shardd("job", "resolve", first, "--sent")).out == "resolved 0 jobs; 1 job was already done\n"
     other = await shardd("job", "resolve", first, behind + 100, "--not-sent")
     assert (other.code, other.err) == (64, f"job {first}: not in doubt, but sent\njob {behind + 100}: unknown\n")
     # The job behind is sent now, and is in doubt itself.
@@ -180,7 +180,7 @@ async def test_jobs_are_cancelled_by_reference_and_come_back(shardd: Command, pr
     assert [(row["state"], row["error"]) for row in rows] == [("cancelled", "cancelled by an operator")] * 2
 
     again = await shardd("job", "cancel", rows[0]["id"])
-    assert (again.code, again.out, again.err) == (0, "cancelled 0 jobs; 1 job was that already\n", "")
+    assert (again.code, again.out, again.err) == (0, "cancelled 0 jobs; 1 job was already done\n", "")
     none = await shardd("job", "retry", "--reference", "order-7", "--yes")
     assert (none.code, none.out) == (
         0,

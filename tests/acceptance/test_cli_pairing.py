@@ -182,7 +182,7 @@ def frame(shown: bytes) -> list[str]:
         (["d1", "--phone", "0812"], "shardd: --phone: '0812' cannot be resolved to a phone number without its country"),
         (
             ["d1", "--phone", "123@g.us"],
-            "shardd: --phone: 123@g.us is not a phone number; write it as +6281234567890\n",
+            "shardd: --phone: 123@g.us is not a phone number; write it as +4915112345678\n",
         ),
         (["d1", "--timeout", "1h"], "shardd: --timeout: 1h is too large; write a value from 1s to 3m\n"),
         (["d1", "--timeout", "60"], "shardd: --timeout: 60 has no unit"),

@@ -56,7 +56,7 @@ async def test_what_is_nobody_is_said(shardd: Command, producer: Producer) -> No
     for command in (("inbox", "list", "--from"), ("job", "list", "--recipient")):
         refused = await shardd(*command, "bob")
         assert refused.code == 64
-        assert refused.err == "shardd: recipient 'bob' is not a phone number: write it as +6281234567890\n"
+        assert refused.err == "shardd: recipient 'bob' is not a phone number: write it as +4915112345678\n"
     group = await shardd("inbox", "list", "--from", "120363012345678@g.us")
     assert (group.code, "is a group, not a person" in group.err) == (64, True)
     for kind in ("inbox", "job"):

@@ -100,7 +100,7 @@ async def test_jobs_are_revoked_by_their_ids(daemon: Daemon, producer: Producer,
     assert f"revoked by job {revocation}, sent 20" in words((await spring("job", "show", 1)).out)
     assert "deletes the message of job 1" in words((await spring("job", "show", revocation)).out)
     again = await spring("job", "revoke", 1, revocation)
-    assert (again.code, again.out) == (64, "revoking 0 jobs; 1 job was that already\n")
+    assert (again.code, again.out) == (64, "revoking 0 jobs; 1 job was already done\n")
     assert again.err.startswith(f"job {revocation}: it is itself a revocation")
 
 

@@ -130,6 +130,10 @@ def routes(site: Site) -> list[web.RouteDef]:
         one = found[0]
         outlook = None if settings is None else await _outlook(site, one, settings)
         has_client = one.transport in TRANSPORTS and TRANSPORTS[one.transport].has_sessions
+        waits_for_phone = has_client and one.state in TO_LINK
+        words = to_do(one)
+        if sign_in.may_operate:
+            words = _by_buttons(words, name, waits_for_phone=waits_for_phone)
         latest = await JobSearch(site.database).page(Question(traits=Traits(device_ids=[name])), LATEST, budget=BUDGET)
         return site.page(
             "device.html",
@@ -137,13 +141,13 @@ def routes(site: Site) -> list[web.RouteDef]:
             device=one,
             facts=_facts(one, settings, outlook),
             next_lines=[] if outlook is None else next_lines(outlook),
-            to_do=BACKING_OFF if outlook is not None and outlook.device.error is not None else to_do(one),
+            to_do=BACKING_OFF if outlook is not None and outlook.device.error is not None else words,
             error=None if outlook is None else outlook.device.error,
             groups=await search.groups_of(name),
             **rows_of(latest, {"device": name}, LATEST, turn=1, listed=False),
             messages=await InboxAdmin(site.database).newest(LATEST, device_id=name),
             has_client=has_client,
-            waits_for_phone=has_client and one.state in TO_LINK,
+            waits_for_phone=waits_for_phone,
             all_jobs=fields.link("/jobs", {"device": name}),
             longest_why=LONGEST_WHY,
         )
@@ -187,6 +191,12 @@ async def _settings(site: Site) -> Settings | None:
         return await site.supervisor.settings()
     except SharddError:
         return None
+
+
+def _by_buttons(words: str, device_id: str, *, waits_for_phone: bool) -> str:
+    """What there is to do, with the buttons of its page in the place of their commands."""
+    words = words.replace(f": shardd device resume {device_id}", ": Resume, below")
+    return words.replace(f": shardd device pair {device_id}", ": Link its phone, below") if waits_for_phone else words
 
 
 def _of_shard(shard: int | None, settings: Settings | None) -> Callable[[str], bool] | None:

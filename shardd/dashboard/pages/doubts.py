@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.job_acts import (
     NOT_SENT_NAME,
+    PLAN_LONGER,
+    PLAN_PATIENCE,
     RETRY_NAME,
     SENT_NAME,
     act_on_jobs,
+    action_of,
     given_of,
     read_traits,
     recorded_as,
 )
+from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
-from shardd.queue.job_admin import JobAdmin
+from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.states import JobState
 
 MOST: Final = 100
 """Jobs of one page."""
-_TOLD: Final = "What a journal or a platform reports later changes that no more."
+_TOLD: Final = "What a journal or a platform reports later will not change that."
 QUESTIONS: Final = {
-    SENT_NAME: f"Record {{chosen}} as sent, on your word? {_TOLD}",
-    NOT_SENT_NAME: f"Record {{chosen}} as not sent (failed), on your word? {_TOLD}",
+    SENT_NAME: f"Record {{chosen}} as sent, as you decide? {_TOLD}",
+    NOT_SENT_NAME: f"Record {{chosen}} as not sent (failed), as you decide? {_TOLD}",
     RETRY_NAME: "Retry {chosen}? What had reached its recipient after all is sent twice.",
 }
 """What is asked before the chosen jobs are handled; the page puts their number in the place of `{chosen}`."""
@@ -42,17 +47,19 @@ def routes(site: Site) -> list[web.RouteDef]:
     search = JobSearch(site.database)
 
     async def doubts(request: web.Request, sign_in: SignIn) -> web.Response:
-        traits = replace(read_traits(request.query), state=JobState.IN_DOUBT)
-        given = {name: value for name, value in given_of(traits).items() if name != "state"}
+        traits, given = _read(request)
         after = fields.number(request.query, "after") or 0
+        filtered = any(given.values())
+        begun = site.looks.begin(action_of(SENT_NAME, sign_in), traits) if filtered else None
         page = await search.oldest(Question(traits=traits), MOST, after=after)
         return site.page(
             "doubts.html",
             sign_in,
             jobs=page.jobs,
             total=await JobAdmin(site.database).count_doubts(),
+            **({} if begun is None else await matching(begun, given, PLAN_PATIENCE)),
             given=given,
-            filtered=any(given.values()),
+            filtered=filtered,
             on=page.newer and fields.link("/doubts", {**given, "after": page.newer}),
             unfinished=page.unfinished,
             first=fields.link("/doubts", given) if after else None,
@@ -64,6 +71,19 @@ def routes(site: Site) -> list[web.RouteDef]:
                 for name, words in DECISIONS.items()
             },
         )
+
+    async def count_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
+        traits, given = _read(request)
+        begun = site.looks.of(request.match_info["look"]) or site.looks.begin(action_of(SENT_NAME, sign_in), traits)
+        return site.page("doubts-matching.html", sign_in, **await matching(begun, given, PLAN_LONGER))
+
+    async def matching(begun: Look, given: Mapping[str, str | None], patience: float) -> dict[str, Any]:
+        """How many the filter finds; None: it is being counted."""
+        seen = await begun.wait(patience)
+        return {
+            "matching": None if seen is None else sum(some.jobs for some in seen.counts),
+            "again": fields.link(f"/doubts/matching/{begun.key}", given),
+        }
 
     async def decide(request: web.Request, sign_in: SignIn) -> web.Response:
         name, form = fields.chosen(request.match_info, "act", DECISIONS), await fields.form(request)
@@ -77,5 +97,12 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     return [
         web.get("/doubts", site.signed_in(doubts)),
+        web.get("/doubts/matching/{look}", site.signed_in(count_goes_on)),
         web.post("/doubts/{act}", site.signed_in(decide, act=recorded_as)),
     ]
+
+
+def _read(request: web.Request) -> tuple[Traits, dict[str, str | None]]:
+    """The filters, and the fields that had them. Raises UsageError."""
+    traits = replace(read_traits(request.query), state=JobState.IN_DOUBT)
+    return traits, {name: value for name, value in given_of(traits).items() if name != "state"}

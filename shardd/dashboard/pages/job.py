@@ -9,12 +9,14 @@ from aiohttp import web
 from shardd.dashboard import fields
 from shardd.dashboard.job_acts import (
     BUTTONS,
+    RETRY_NAME,
     REVOKE_NAME,
     act_on_jobs,
     acts_on,
     is_revocable,
     questions_of,
     recorded_as,
+    why_no_retry,
 )
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -28,6 +30,7 @@ from shardd.states import JobState
 from shardd.words import Facts, json_text, moment_text
 
 MOST_ANSWERS: Final = 20
+WAITING: Final = (JobState.QUEUED, JobState.SCHEDULED)
 
 
 def routes(site: Site) -> list[web.RouteDef]:
@@ -42,16 +45,23 @@ def routes(site: Site) -> list[web.RouteDef]:
         told = await JobStories(site.database).events_of(found)
         answers = await InboxAdmin(site.database).newest(MOST_ANSWERS, job_id=number)
         acts = acts_on(state) + ([REVOKE_NAME] if await is_revocable(site, number) else [])
+        no_retry = await why_no_retry(site, number) if RETRY_NAME in acts else None
+        stopped = state in WAITING and await JobAdmin(site.database).is_opted_out(number)
         return site.page(
             "job.html",
             sign_in,
             job=found,
-            facts=_facts(found),
+            facts=_facts(found, no_retry, stopped=stopped),
+            waits_for=_waits_for(found, no_retry),
             story=story_of(found, told.events, answers),
             whole=told.whole,
             message=_message(found),
             group_label=found.device_group and await DeviceSearch(site.database).group_label(found.device_group),
-            acts=[(name, BUTTONS[name], questions_of(name, state)) for name in acts],
+            acts=[
+                (name, BUTTONS[name], questions_of(name, state))
+                for name in acts
+                if name != RETRY_NAME or no_retry is None
+            ],
         )
 
     async def act(request: web.Request, sign_in: SignIn) -> web.Response:
@@ -71,10 +81,18 @@ def _number(request: web.Request) -> int:
     return number
 
 
-def _facts(job: WholeJob) -> Facts:
-    """What has no link and no moment of the story."""
+def _waits_for(job: WholeJob, no_retry: str | None) -> str | None:
+    """Without the commands for which this page has buttons."""
+    decisions = "decides whether it was sent" + ("" if no_retry else ", or retries it")
+    return job.waits_for and job.waits_for.replace(": shardd job retry or resolve", f" who {decisions}")
+
+
+def _facts(job: WholeJob, no_retry: str | None, *, stopped: bool) -> Facts:
+    """What has no link and no moment of the story. `no_retry`: why it cannot be retried; `stopped`: by an opt-out."""
     facts: Facts = [
-        ("waits for", job.waits_for),
+        ("opt-out", "the recipient has opted out: it will not be sent, and ends as opted out" if stopped else None),
+        ("waits for", _waits_for(job, no_retry)),
+        ("no retry", no_retry),
         ("due at", moment_text(job.due_at)),
         ("note" if job.state == JobState.SENT else "error", job.error),
         ("error class", job.error_class),

@@ -32,6 +32,7 @@ from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
+from shardd.phone_numbers import readable
 from shardd.queue.bulk_actions import meant_by
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
@@ -41,7 +42,7 @@ from shardd.words import count
 
 MOST: Final = 100
 """Jobs of one page."""
-NOTHING: Final = "There is nothing to do: no job matches."
+NOTHING: Final = "No job matches now."
 TITLES: Final = {
     RETRY_NAME: "Retry jobs",
     CANCEL_NAME: "Cancel jobs",
@@ -134,6 +135,7 @@ async def _list(site: Site, search: JobSearch, request: web.Request, sign_in: Si
         given=given,
         newer=page.newer and fields.link("/jobs", {**given, "after": page.newer}),
         newest=page.newer and fields.link("/jobs", given),
+        read_as=None if question.address is None else readable(question.address),
         acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
         titles=TITLES,
         wrong="",

@@ -12,6 +12,7 @@ from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
+from shardd.phone_numbers import readable
 from shardd.queue.forgetting import Forgetting
 from shardd.queue.opt_outs import OptOutAdmin
 
@@ -45,11 +46,13 @@ def routes(site: Site) -> list[web.RouteDef]:
         )
 
     async def person(sign_in: SignIn, written: str) -> web.Response:
-        address = (await spelling_of(site)).address(written)
+        spelling = await spelling_of(site)
+        address, recipient = spelling.address(written), spelling.read(written)
         return site.page(
             "opt-out.html",
             sign_in,
-            written=written,
+            recipient=recipient,
+            readable=readable(recipient),
             address=address,
             found=await admin.show(address),
             trail=await admin.trail(address),

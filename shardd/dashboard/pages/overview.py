@@ -15,13 +15,18 @@ from shardd.errors import DatabaseError, SharddError
 from shardd.queue.devices import SHOWN_STATES
 from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.webhooks import WebhookAdmin
-from shardd.states import CAN_SEND, JobState, NodeState, ShardState
+from shardd.states import CAN_SEND, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
 from shardd.supervisor.status import NodeStatus, ShardStatus, Status, age_of_count, head_word, why_no_shards
 
 OF_STATUS: Final = ("head", "tiles", "states", "waits", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
 OF_RATES: Final = ("chart", "minutes")
+MEANINGS: Final = {
+    "its turn": "after other jobs of its device, or after the gap of its device",
+    "a device of its group": "none is free that can send it",
+}
+"""What does not explain itself."""
 FINE: Final = (ShardState.RUNNING, ShardState.DRAINED)
 
 
@@ -87,11 +92,13 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
 
 class _Wait:
-    """Queued jobs that wait for the same, and where more of it is seen."""
+    """Queued jobs that wait for the same, and where more of it is seen, if a page shows just that."""
 
     def __init__(self, why: str, jobs: int) -> None:
         what, _, state = why.partition(": ")
         self.why, self.jobs, self.state = spoken(why), jobs, state
+        self.meaning = MEANINGS.get(why, "")
+        self.link, self.where = "", ""
         self.is_phone = what == "its device" and state in TO_LINK
         if what == "its device" and state in SHOWN_STATES:
             self.link, self.where = fields.link("/devices", {"state": state}), "devices"
@@ -99,8 +106,6 @@ class _Wait:
             self.link, self.where = fields.link("/campaigns", {"state": state}), "campaigns"
         elif what == "its shard":
             self.link, self.where = "#shards", "shards"
-        else:
-            self.link, self.where = fields.link("/jobs", {"state": JobState.QUEUED}), "queued jobs"
 
 
 def _shards(status: Status) -> list[ShardStatus]:

@@ -202,7 +202,7 @@ class _Pages:
         if (await fields.form(request)).get("way") != "code":
             return None
         if not (text := await _written(request)):
-            raise UsageError("write the phone's number, such as +6281234567890")
+            raise UsageError("write the phone's number, such as +4915112345678")
         return read_number(text, self._linking.settings.region)
 
 

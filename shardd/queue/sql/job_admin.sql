@@ -98,6 +98,10 @@ SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard, 
   LEFT JOIN LATERAL (SELECT state, settled_at FROM shardd.all_outcomes WHERE id = o.revoked_by LIMIT 1) r ON true
  WHERE o.id = %(id)s;
 
+-- name: is_opted_out
+-- Whether the recipient of a live job has opted out of its class: it ends as that when its turn comes.
+SELECT coalesce((SELECT shardd.opted_out(address, class, confirms) FROM shardd.jobs WHERE id = %(id)s), false);
+
 -- name: insert_job
 -- Inserts a job as any producer does, with no rights of its own. Returns its id.
 INSERT INTO shardd.jobs (device_id, recipient, kind, body, media, class)

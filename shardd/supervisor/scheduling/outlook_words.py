@@ -79,14 +79,16 @@ def sent_words(outlook: Outlook) -> str:
 
 
 def _of(limits: Mapping[str, int]) -> str:
-    """`of 40`; `of 40 (reply: no limit)`: the first class, then those that differ."""
+    """`of 40`; `of 40 (reply: no limit)`; `(no limit)`: the first class, then those that differ."""
     first = limits[CLASSES[0]]
     others: dict[int, list[str]] = {}
     for name, limit in limits.items():
         if limit != first:
             others.setdefault(limit, []).append(name)
     differ = "; ".join(f"{', '.join(names)}: {limit or 'no limit'}" for limit, names in others.items())
-    return (f"of {first}" if first else "without a limit") + (f" ({differ})" if differ else "")
+    if not first:
+        return f"({'; '.join(filter(None, ('no limit', differ)))})"
+    return f"of {first}" + (f" ({differ})" if differ else "")
 
 
 def _class_words(one: ClassOutlook) -> str:

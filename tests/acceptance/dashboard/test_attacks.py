@@ -166,11 +166,11 @@ async def test_who_may_look_can_do_nothing(daemon: Daemon, producer: Producer, r
                 continue
             answer = await bob.request(method, filled(path))
             assert answer.status == 403, (method, path)
-            assert "bob may look, and not operate." in await answer.text(), (method, path)
+            assert "bob may look, but not operate." in await answer.text(), (method, path)
             assert (await nobody.request(method, filled(path))).status == 401, (method, path)
             refused += 1
         assert (await bob.get("/audit")).status == 403
-        assert [result for _, result in acts(producer)[before:]] == ["bob may look, and not operate."] * refused
+        assert [result for _, result in acts(producer)[before:]] == ["bob may look, but not operate."] * refused
 
 
 async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: Daemon, producer: Producer) -> None:

@@ -45,7 +45,7 @@ async def test_a_decision_shows_in_the_database_and_in_the_command(
     await expect(page.locator("[data-chosen]")).to_have_text("none chosen")
     await page.get_by_label(f"Job {sent}", exact=True).check()
     await page.get_by_role("button", name="Sent", exact=True).click()
-    await expect(page.locator("#question")).to_contain_text("Record 1 job as sent, on your word?")
+    await expect(page.locator("#question")).to_contain_text("Record 1 job as sent, as you decide?")
     await page.locator("#sure").get_by_role("button", name="Sent", exact=True).click()
     await is_said(page, "resolved 1 job")
     await expect(page.get_by_label(f"Job {sent}", exact=True)).to_have_count(0)
@@ -91,6 +91,7 @@ async def test_all_that_match_are_decided_together_oldest_first(site: str, produ
     others = waiting(producer, 1, device_id="d2")
     end(producer, others, "in_doubt")
     await page.goto(f"{site}/doubts?device=d1")
+    await expect(page.locator("main")).to_contain_text("130 of 131 match.")
     boxes = page.locator("tbody input[name=id]")
     assert [int(await box.input_value()) for box in await boxes.all()] == ids[:100]
     await boxes.last.check()
@@ -103,4 +104,39 @@ async def test_all_that_match_are_decided_together_oldest_first(site: str, produ
     await is_fit_for_all(page)
     await press(page, "Record as not sent: 130 jobs")
     await is_said(page, "resolved 130 jobs")
+    await expect(page.locator("main")).to_contain_text("No job matches now.")
     assert producer.states() == {"failed": 130, "in_doubt": 1}
+
+
+async def test_a_doubt_of_a_cancelled_campaign_is_decided_and_not_retried(
+    site: str, producer: Producer, page: Page
+) -> None:
+    producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
+    ids = waiting(producer, 2, campaign="spring")
+    end(producer, ids, "in_doubt", "its worker died", "worker")
+    retry = page.get_by_role("button", name="Retry")
+    await page.goto(f"{site}/jobs/{ids[0]}")
+    await expect(retry).to_be_visible()
+    await expect(page.locator(".facts").first).to_contain_text(
+        "a person who decides whether it was sent, or retries it"
+    )
+    producer.execute("UPDATE shardd.campaigns SET state = 'cancelled' WHERE id = 'spring'")
+    await page.reload()
+    await expect(page.locator(".facts").first).to_contain_text("the campaign was cancelled, which is final")
+    await expect(page.locator(".facts").first).not_to_contain_text("retries it")
+    await expect(retry).to_have_count(0)
+    await press(page, "It was sent")
+    await is_said(page, "resolved 1 job")
+
+
+async def test_the_audit_log_has_the_outcome_of_many_and_whole_ids(site: str, producer: Producer, page: Page) -> None:
+    producer.execute("SELECT setval(pg_get_serial_sequence('shardd.jobs', 'id'), 123456789012)")
+    ids = in_doubt(producer, 100)
+    await page.goto(f"{site}/doubts")
+    await page.get_by_label("Choose all").check()
+    await press(page, "Sent")
+    await is_said(page, "resolved 100 jobs")
+    (detail,) = producer.execute("SELECT detail FROM shardd.acts WHERE act = 'resolve sent' AND result = 'done'")[0]
+    assert detail.startswith(f"resolved 100 jobs; jobs {ids[0]}, ")
+    listed, _, more = detail.partition("; jobs ")[2].partition(" and ")
+    assert [int(one) for one in listed.split(", ")] == ids[: 100 - int(more.removesuffix(" more"))]

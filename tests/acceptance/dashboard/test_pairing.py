@@ -332,6 +332,7 @@ async def test_a_list_of_devices_becomes_a_list_of_links(lot: Place, page: Page)
     assert "sends by sandbox" in rows["d1"]["error"]
     assert "unknown" in rows["none"]["error"]
     assert lot.row("new") == (None, "unpaired", None)
+    await expect(page.locator("#how-many")).to_have_text("2 devices wait for a phone.")
     await is_fit_for_all(page)
     await page.reload()
     assert rows["shop"]["link"] not in await page.content()

@@ -88,7 +88,7 @@ async def test_a_token_revokes(
     first, second, stopped, waits = spring
     assert (await operate.post(f"/jobs/{first}/revoke")).json == {"done": True, "words": "revoking 1 job"}
     again = await operate.post(f"/jobs/{first}/revoke")
-    assert again.json == {"done": False, "words": "revoking 0 jobs; 1 job was that already"}
+    assert again.json == {"done": False, "words": "revoking 0 jobs; 1 job was already done"}
     for job, words in ((waits, "it was not sent; cancel it instead"), (stopped, "the recipient opted out")):
         refused = await operate.post(f"/jobs/{job}/revoke")
         assert (refused.status, refused.problem) == (409, "conflict")
@@ -97,7 +97,7 @@ async def test_a_token_revokes(
     all_of_it = (await operate.post("/campaigns/spring/revoke")).json
     assert all_of_it == {
         "done": True,
-        "words": "revoking 1 job; 1 job was that already; 1 job (3): the recipient opted out",
+        "words": "revoking 1 job; 1 job was already done; 1 job (3): the recipient opted out",
     }
     assert (await operate.post("/campaigns/spring/revoke")).json["done"] is False
     assert (await operate.post("/campaigns/autumn/revoke")).status == 404

@@ -69,7 +69,7 @@ VALUES = {
     "look": "gone", "token": "x", "secret": "x", "problem": "refused", "path": "nothing",
 }  # fmt: skip
 """For what is in braces in the path of a route, if no page of the benchmark is of that route."""
-QUERIES = {"/jobs/all/{act}/{look}": "?campaign=campaign-1"}
+QUERIES = {"/jobs/all/{act}/{look}": "?campaign=campaign-1", "/doubts/matching/{look}": "?campaign=campaign-1"}
 
 
 @dataclass

@@ -34,15 +34,15 @@ def turn(wait: float | None, why: str | None = None) -> ClassOutlook:
     ("pace", "words"),
     [
         (DevicePace(zone=UTC), "not counted: it has neither a gap nor a limit"),
-        (DevicePace(Pace(daily_limit=9)), "7 of 9; this hour 2 without a limit"),
-        (DevicePace(Pace(gap_max=1)), "7 without a limit; this hour 2 without a limit"),
+        (DevicePace(Pace(daily_limit=9)), "7 of 9; this hour 2 (no limit)"),
+        (DevicePace(Pace(gap_max=1)), "7 (no limit); this hour 2 (no limit)"),
         (
             DevicePace(Pace(hourly_limit=5, daily_limit=90), {"reply": Pace(hourly_limit=6)}, warm_up=(10, 20, 30)),
             "7 of 20 (reply: no limit); day 2 of 3 of its warm-up; this hour 2 of 5 (reply: 6)",
         ),
         (
             DevicePace(Pace(daily_limit=90), {"marketing": Pace(daily_limit=50)}),
-            "7 of 50 (service, reply: 90); this hour 2 without a limit",
+            "7 of 50 (service, reply: 90); this hour 2 (no limit)",
         ),
     ],
 )
