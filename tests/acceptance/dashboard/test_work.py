@@ -25,6 +25,7 @@ from benchlib.dashboard_pages import BROWSER, all_pages
 
 from shardd.config import load_config
 from shardd.dashboard import app
+from shardd.dashboard.pages import sign_in
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_search import JobSearch
 from shardd.queue.job_story import JobStories
@@ -169,6 +170,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watch = Watch()
     monkeypatch.setattr(app, "Database", overheard(watch.hear))
     monkeypatch.setattr(app, "all_routes", watch.all_routes)
+    # The daemon made the link, and its key is not known here.
+    monkeypatch.setattr(sign_in, "is_marked", lambda *_: True)
     for searching in (JobSearch, JobStories, JobAdmin):
         monkeypatch.setattr(searching, "clock", SteppingClock(STEP))
     return watch
@@ -213,7 +216,9 @@ def filled_in(path: str) -> str:
 
 async def count_to_the_end(somebody: Visitor, text: str) -> None:
     """As the page of an act does by itself."""
-    while (more := re.search(r'hx-get="(/(?:jobs/all|campaigns)/[^"]+)" hx-trigger="load"', text)) is not None:
+    while (
+        more := re.search(r'hx-get="(/(?:jobs/all|campaigns|doubts/matching)/[^"]+)" hx-trigger="load"', text)
+    ) is not None:
         text = await (await somebody.get(html.unescape(more[1]))).text()
 
 
