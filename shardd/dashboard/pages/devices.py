@@ -131,9 +131,6 @@ def routes(site: Site) -> list[web.RouteDef]:
         outlook = None if settings is None else await _outlook(site, one, settings)
         has_client = one.transport in TRANSPORTS and TRANSPORTS[one.transport].has_sessions
         waits_for_phone = has_client and one.state in TO_LINK
-        words = to_do(one)
-        if sign_in.may_operate:
-            words = _by_buttons(words, name, waits_for_phone=waits_for_phone)
         latest = await JobSearch(site.database).page(Question(traits=Traits(device_ids=[name])), LATEST, budget=BUDGET)
         return site.page(
             "device.html",
@@ -141,7 +138,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             device=one,
             facts=_facts(one, settings, outlook),
             next_lines=[] if outlook is None else next_lines(outlook),
-            to_do=BACKING_OFF if outlook is not None and outlook.device.error is not None else words,
+            to_do=_to_do(one, outlook, resumes=sign_in.may_operate, links=sign_in.may_operate and waits_for_phone),
             error=None if outlook is None else outlook.device.error,
             groups=await search.groups_of(name),
             **rows_of(latest, {"device": name}, LATEST, turn=1, listed=False),
@@ -193,10 +190,14 @@ async def _settings(site: Site) -> Settings | None:
         return None
 
 
-def _by_buttons(words: str, device_id: str, *, waits_for_phone: bool) -> str:
-    """What there is to do, with the buttons of its page in the place of their commands."""
-    words = words.replace(f": shardd device resume {device_id}", ": Resume, below")
-    return words.replace(f": shardd device pair {device_id}", ": Link its phone, below") if waits_for_phone else words
+def _to_do(device: DeviceRow, outlook: Outlook | None, *, resumes: bool, links: bool) -> str:
+    """What a person does about it, with the buttons that the page has in the place of their commands."""
+    if outlook is not None and outlook.device.error is not None:
+        return BACKING_OFF
+    words = to_do(device)
+    if resumes:
+        words = words.replace(f": shardd device resume {device.id}", ": Resume, below")
+    return words.replace(f": shardd device pair {device.id}", ": Link its phone, below") if links else words
 
 
 def _of_shard(shard: int | None, settings: Settings | None) -> Callable[[str], bool] | None:
