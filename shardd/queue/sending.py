@@ -6,10 +6,12 @@ not bound, and takes over the bindings of the role that it sets (0009_producers.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import Any, Final, TypeVar, get_type_hints
 
 import psycopg
@@ -23,6 +25,11 @@ from shardd.queue.events import EventRow
 from shardd.queue.queries import column_of, first, rows_of
 from shardd.queue.records import JobRow
 
+DEADLOCKS: Final = 3
+"""Times that a request is repeated because of one."""
+PAUSE: Final = (0.05, 0.2)
+"""Seconds before that; drawn, because the other one may be such a request, too."""
+_RNG: Final = SystemRandom()
 Row = TypeVar("Row")
 
 _HINTS: Final = get_type_hints(JobRow)
@@ -69,8 +76,19 @@ class Sending:
     async def insert(self, jobs: Sequence[Mapping[str, str | None]]) -> list[Inserted]:
         """Insert jobs, all or none. Raises NewJobError and UnsureError, too.
 
-        Each has columns of `GIVEN` as texts, which PostgreSQL reads as if they stood in the statement.
+        Each has columns of `GIVEN` as texts, which PostgreSQL reads as if they stood in the statement. Requests that have the
+        same dedupe keys in another order may wait for each other: the one that PostgreSQL ends for it is repeated.
         """
+        for _ in range(DEADLOCKS):
+            try:
+                return await self._insert(jobs)
+            except DatabaseError as error:
+                if not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                    raise
+                await asyncio.sleep(_RNG.uniform(*PAUSE))  # the other one goes on meanwhile
+        return await self._insert(jobs)
+
+    async def _insert(self, jobs: Sequence[Mapping[str, str | None]]) -> list[Inserted]:
         done: list[psycopg.AsyncCursor[Any]] = []
         complete = False
         try:

@@ -1,11 +1,13 @@
 """Who asks: the token of a request, and what it may.
 
 Tokens cannot be guessed. But each that is wrong costs a question to the database, so an address that sent many is answered
-without one for a while; tokens that worked lately are looked up all the same.
+without one for a while; tokens that worked lately are looked up all the same. One that did not work lately, such as that of a
+program which nobody has told of its end, is asked for once in a while only, and counts once: it keeps no other program out.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,14 +25,15 @@ from shardd.dashboard.api.problems import (
     TOO_MANY_FAILURES,
     ProblemError,
 )
-from shardd.dashboard.misses import Misses
+from shardd.dashboard.misses import WINDOW, Misses
 from shardd.queue.api_tokens import FORM, PREFIX, ApiToken, ApiTokens, May, digest
 
 FAILURES: Final = 20
-"""Wrong tokens of one address in a minute, after which it waits."""
+"""Wrong tokens of one address in a minute, each counted once, after which it waits."""
 MOST: Final = 10_000
 """Tokens that are remembered; the one that was longest without a request makes room."""
 SCHEME: Final = "bearer"
+UNKNOWN: Final = "is not known: it was removed, or mistyped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Guard:
         self._tokens = tokens
         self._address = address
         self._misses = Misses(FAILURES, clock)
+        self._clock = clock
         self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._bad: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        """When they were found to be wrong, and why."""
 
     async def caller(self, request: web.Request) -> Caller:
         """Who asks."""
@@ -74,14 +80,20 @@ class Guard:
         token = _token_of(request)
         address = self._address(request)
         hashed = digest(token)
+        if not FORM.fullmatch(token):
+            raise _bad(UNKNOWN)
+        since, why = self._bad.get(hashed, (-math.inf, ""))
+        if self._clock() < since + WINDOW:
+            raise _bad(why)
         if hashed not in self._good:
             self._check_misses(address)
-        found = await self._tokens.use(token) if FORM.fullmatch(token) else None
+        found = await self._tokens.use(token)
         if found is None or found.expired:
             self._good.pop(hashed, None)
             self._misses.add(address)
-            why = "is not known: it was removed, or mistyped" if found is None else "has expired"
-            raise ProblemError(BAD_TOKEN, f"the token {why}; an operator makes another with: shardd token add")
+            why = UNKNOWN if found is None else "has expired"
+            remember(self._bad, hashed, (self._clock(), why), MOST)
+            raise _bad(why)
         remember(self._good, hashed, None, MOST)
         return Caller(found, address)
 
@@ -96,6 +108,10 @@ class Guard:
             problem = ProblemError(TOO_MANY_FAILURES, words)
             problem.headers["Retry-After"] = f"{max(1.0, wait):.0f}"
             raise problem
+
+
+def _bad(why: str) -> ProblemError:
+    return ProblemError(BAD_TOKEN, f"the token {why}; an operator makes another with: shardd token add")
 
 
 def allow(caller: Caller, may: frozenset[May]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from shardd.control_client import ask
@@ -151,9 +153,20 @@ async def test_an_address_with_many_wrong_tokens_waits_and_good_tokens_do_not(
 ) -> None:
     good, wrong = await make_program("look"), await make_program(None)
     assert (await good.get("/status")).status == 200
-    for number in range(FAILURES):
-        wrong.token = "shardd_" + f"{number:043}"
+    # A program with a token that is gone keeps asking, and keeps nobody else out.
+    for wrong.token in ["shardd_" + "A" * 43, "shardd_too-short"]:
+        for _ in range(FAILURES):
+            assert (await wrong.get("/status")).status == 401
+    assert (await (await make_program("look")).get("/status")).status == 200
+    numbers = itertools.count()
+
+    def invent() -> None:
+        wrong.token = "shardd_" + f"{next(numbers):043}"
+
+    for _ in range(FAILURES - 1):
+        invent()
         assert (await wrong.get("/status")).status == 401
+    invent()
     answer = await wrong.get("/status")
     assert (answer.status, answer.problem) == (429, "too-many-failures")
     assert 0 < int(answer.headers["Retry-After"]) <= 60
@@ -166,7 +179,9 @@ async def test_an_address_with_many_wrong_tokens_waits_and_good_tokens_do_not(
     while (await wrong.get("/status", headers=other)).status == 429:
         pass  # the process has not read its new setup
     for _ in range(FAILURES):
+        invent()
         assert (await wrong.get("/status", headers=stranger)).status == 401
+    invent()
     assert (await wrong.get("/status", headers=stranger)).status == 429
     new = await make_program("look")
     assert (await new.get("/status", headers=other)).status == 200
