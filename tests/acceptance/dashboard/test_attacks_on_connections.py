@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import pytest
 
 from shardd.dashboard.api.serving import AT_ONCE_OF_ONE
@@ -67,9 +68,13 @@ async def test_ten_thousand_connections_keep_nobody_out(
         opened = [connect() for _ in range(CONNECTIONS // 2)]
         for _, writer in await asyncio.gather(*opened):
             writer.write(beginning)
-    async with visitor(daemon) as ada:
-        await ada.sign_in("ada")
-        assert (await ada.get("/devices")).status == 200
+    async with visitor(daemon) as ada, asyncio.timeout(PATIENCE):
+        while True:
+            # While they still arrive, hers may be one of those that make room; a browser connects again.
+            with suppress(aiohttp.ClientConnectionError):
+                await ada.sign_in("ada")
+                assert (await ada.get("/devices")).status == 200
+                break
     producer.add_devices(2)
     producer.add_jobs(20, 2)
     assert (await producer.until_finished(daemon, 20))["sent"] == 20
