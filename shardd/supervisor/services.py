@@ -44,6 +44,8 @@ class Step:
         """Of the last run; None: it succeeded."""
         self.unanswered = False
         """Whether the last run failed because the database did not answer."""
+        self.failed_at = self.recovered_at = -math.inf
+        """When a run failed last, and when one succeeded last after a failure, on the monotonic clock."""
         self._patience = patience
         self._failures = 0
         self._failing_since = 0.0
@@ -66,8 +68,9 @@ class Step:
 
     def failed(self, error: str, *, unanswered: bool = False) -> None:
         """A run failed; `unanswered`: because the database did not answer."""
+        self.failed_at = time.monotonic()
         if not self._failures:
-            self._failing_since = time.monotonic()
+            self._failing_since = self.failed_at
             log.warning("%s failed", self.name, action="step", error=error)
         self._failures += 1
         self.error, self.unanswered = error, unanswered
@@ -75,6 +78,7 @@ class Step:
     def succeeded(self) -> None:
         """A run succeeded."""
         if self._failures:
+            self.recovered_at = time.monotonic()
             log.info("%s works again", self.name, action="step", failures=self._failures)
         self._failures, self.error, self.unanswered = 0, None, False
 
@@ -117,10 +121,9 @@ class Steps:
     def problems(self) -> Iterator[Problem]:
         """One for each error, with the steps that fail with it; none for those that `database_error` explains."""
         now = time.monotonic()
-        away = self.vital is not None and self.vital.unanswered
         failing: dict[str, list[tuple[str, float]]] = {}
         for step in self.all:
-            if away and step.unanswered:
+            if step.unanswered and self._is_explained(step):
                 continue
             if (seconds := step.failing_for(now)) is not None and step.error is not None:
                 failing.setdefault(step.error, []).append((step.name, seconds))
@@ -131,6 +134,10 @@ class Steps:
             more = f" and {count(len(steps) - NAMED, 'more step')}" if len(steps) > NAMED else ""
             longest = max(seconds for _, seconds in steps)
             yield Problem(ProblemKind.STEP, f"{names}{more}: failing for {longest:.0f} s: {error}")
+
+    def _is_explained(self, step: Step) -> bool:
+        """Whether it failed because the database is away, or before that came back: its next run tells more."""
+        return self.vital is not None and (self.vital.unanswered or step.failed_at < self.vital.recovered_at)
 
 
 class Service:

@@ -97,9 +97,12 @@ def test_a_database_that_is_away_explains_the_steps_that_fail_because_of_it(cloc
     clock[0] += REPORT_AFTER
     assert steps.database_error() == "no answer"
     assert [problem.text for problem in steps.problems()] == ["looking: failing for 10 s: the file is gone"]
+    clock[0] += 1.0
     with renew:
         pass
     assert steps.database_error() is None
+    assert len(list(steps.problems())) == 1, "scanning has not been tried since"
+    fail(scan, "no answer in time")
     assert len(list(steps.problems())) == 2
 
 
