@@ -1,8 +1,8 @@
 """An HTTP listener of which no peer can hold much: connections, time and log lines are bounded, whatever it sends.
 
-A peer is overdue when its request has not arrived `patience` seconds after it connected, or when it has not taken its answer
-within the same time. When all connections are taken, a new one replaces the peer that is slowest, so that slow peers cannot lock
-out quick ones. A request that is being worked on keeps its connection.
+A peer is overdue when its request has not arrived `patience` seconds after it connected, and comes more slowly than `SLOWEST`, or
+when it has not taken its answer within the same time. When all connections are taken, a new one replaces the peer that is
+slowest, so that slow peers cannot lock out quick ones. A request that is being worked on keeps its connection.
 
 aiohttp serves the requests and bounds heads, bodies and keep-alive. It bounds neither the number of connections nor the time in
 which a request must arrive (aiohttp 3.14), so each connection's protocol is wrapped here.
@@ -34,6 +34,8 @@ CHECK_EVERY: Final = 1.0
 """Seconds between checks for overdue peers."""
 LINGER: Final = 2.0
 """Seconds for which a refused peer may still send, so that it reads the refusal and not a reset."""
+SLOWEST: Final = 50_000
+"""Bytes a second of a large request that may take longer."""
 BACKLOG: Final = 128
 MAX_QUOTED: Final = 200
 """Characters of a request that an error may quote."""
@@ -275,9 +277,9 @@ class _Peer(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.idle:
-            self.idle = False
-            self.since = time.monotonic()
+        now = time.monotonic()
+        self.since = now if self.idle else min(now, self.since + len(data) / SLOWEST)
+        self.idle = False
         try:
             self._inner.data_received(data)
         except Exception as error:  # noqa: BLE001  bytes that aiohttp did not foresee cost this connection only

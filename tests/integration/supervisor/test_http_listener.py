@@ -18,6 +18,7 @@ LONG = b"GET /long HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 HALF = b"POST /read HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf"
 BIG = 30_000_000
 PATIENCE = 0.3
+MOST = 1_000_000
 
 
 class Position:
@@ -29,7 +30,7 @@ class Position:
         self.end = asyncio.Event()
         routes = [web.get("/quick", self._quick), web.get("/long", self._long), web.get("/broken", self._broken)]
         routes += [web.post("/read", self._read), web.get("/big", self._big)]
-        self.listener = Listener("test", routes, most=2, patience=PATIENCE, max_body=100)
+        self.listener = Listener("test", routes, most=2, patience=PATIENCE, max_body=MOST)
 
     async def _quick(self, _: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -63,6 +64,15 @@ async def test_a_peer_that_is_silent_for_too_long_is_disconnected(place: Positio
     peer = await Peer.connect(place.socket)
     await peer.send(sent)
     assert statuses(await peer.rest()) == [200] * sent.count(QUICK)
+
+
+async def test_a_large_request_may_take_as_long_as_it_arrives_quickly_enough(place: Position) -> None:
+    peer = await Peer.connect(place.socket)
+    await peer.send(f"POST /read HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {MOST}\r\n\r\n".encode())
+    for _ in range(50):
+        await peer.send(bytes(MOST // 50))
+        await asyncio.sleep(PATIENCE / 5)  # three seconds in all, and ten times the least rate
+    assert statuses(await peer.rest()) == [200]
 
 
 async def test_a_peer_that_does_not_take_its_answer_is_disconnected(place: Position) -> None:
