@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shardd.embedded import EmbeddedPostgres
+from shardd.errors import DatabaseError, SharddError
 from shardd.logs import get_logger
 from shardd.queue.forgetting import Forgetting
 from shardd.queue.jobs import Counts, Jobs
@@ -128,6 +129,11 @@ class ForgettingCheck:
 
 
 async def revive(embedded: EmbeddedPostgres) -> None:
-    """Restart the embedded PostgreSQL if it has died. Raises DatabaseError."""
-    if await embedded.restart_if_dead():
+    """Restart the embedded PostgreSQL if it has died. Raises SharddError."""
+    try:
+        restarted = await embedded.restart_if_dead()
+    except DatabaseError as error:
+        # Not as a DatabaseError: a database that does not answer explains those, and this explains that.
+        raise SharddError(str(error)) from error
+    if restarted:
         log.warning("embedded PostgreSQL had died and was restarted", action="postgres")

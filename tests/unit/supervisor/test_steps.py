@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import pytest
 
+from shardd.embedded import EmbeddedPostgres
 from shardd.errors import DatabaseError, SharddError
+from shardd.supervisor.cluster.upkeep import revive
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.services import PATIENCE, REPORT_AFTER, RETRY_CAP, Step, Steps
 
@@ -104,6 +107,21 @@ def test_a_database_that_is_away_explains_the_steps_that_fail_because_of_it(cloc
     assert len(list(steps.problems())) == 1, "scanning has not been tried since"
     fail(scan, "no answer in time")
     assert len(list(steps.problems())) == 2
+
+
+async def test_why_the_embedded_server_does_not_start_is_told_while_it_is_away(clock: list[float]) -> None:
+    class Full:
+        async def restart_if_dead(self) -> bool:
+            raise DatabaseError("its disk is full")
+
+    steps = Steps()
+    restart, steps.vital = steps.add("restarting"), steps.add("renewing")
+    for _ in range(2):
+        fail(steps.vital, "no answer")
+        with restart:
+            await revive(cast("EmbeddedPostgres", Full()))
+    clock[0] += REPORT_AFTER
+    assert [problem.text for problem in steps.problems()] == ["restarting: failing for 10 s: its disk is full"]
 
 
 def test_work_that_does_not_end_is_a_problem(clock: list[float]) -> None:
