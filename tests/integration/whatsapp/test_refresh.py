@@ -21,6 +21,12 @@ def connections_to(port: int) -> int:
     return sum(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
 
 
+async def until_disconnected(whatsapp: ServerProcess) -> None:
+    async with asyncio.timeout(20):
+        while connections_to(whatsapp.proxy_port):  # noqa: ASYNC110 - another process's connections
+            await asyncio.sleep(0.005)
+
+
 async def test_a_cold_device_sends_and_the_phone_reads_the_exact_text(
     host: HostProcess, device: dict[str, Any], whatsapp: ServerProcess
 ) -> None:
@@ -79,9 +85,7 @@ async def test_a_client_whose_server_vanished_is_closed_and_does_not_come_back_b
     whatsapp.control.cut()
     await host.until(open=0, threads=empty["threads"])
     assert len(whatsapp.control.events("login", device=device["session"].partition("@")[0])) == 1
-    async with asyncio.timeout(20):
-        while connections_to(whatsapp.proxy_port):  # noqa: ASYNC110 - the kernel's
-            await asyncio.sleep(0.005)
+    await until_disconnected(whatsapp)
     assert "message_id" in await host.send(device, RECIPIENT)
     assert (await host.ask("counts"))["connects"] == 2
 
@@ -91,9 +95,7 @@ async def test_a_message_that_comes_right_after_its_connection_was_lost_is_sent(
 ) -> None:
     assert "message_id" in await host.send(device, RECIPIENT)
     whatsapp.control.cut(device["session"].partition("@")[0])
-    async with asyncio.timeout(20):
-        while connections_to(whatsapp.proxy_port):  # noqa: ASYNC110 - another process's connections
-            await asyncio.sleep(0.005)
+    await until_disconnected(whatsapp)
     told = await host.send(device, RECIPIENT)
     assert "message_id" in told, told
 
