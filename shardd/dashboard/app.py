@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from shardd.dashboard.api import jobs as jobs_of_programs
 from shardd.dashboard.api.api import Api
 from shardd.dashboard.api.serving import is_of_api, refused_name
 from shardd.dashboard.campaign_numbers import CampaignNumbers
+from shardd.dashboard.fair_database import LANE, FairDatabase
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.live import Live
 from shardd.dashboard.pages import (
@@ -37,6 +39,7 @@ from shardd.dashboard.pages import (
 )
 from shardd.dashboard.site import CURRENT, HEADERS, Site, failure
 from shardd.dashboard.supervisor_client import SupervisorClient
+from shardd.dashboard.throttle import block_of
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.queue.database import Database
@@ -47,14 +50,17 @@ log = get_logger(__name__)
 
 Configure = Callable[[DashboardSetup], None]
 
-MOST: Final = 256
-"""Connections at once; an open page has one, and a browser up to six while it loads."""
+MOST: Final = 448
+"""Connections at once; an open page has one, and a browser up to six while it loads. More than all requests of users and tokens,
+and all streams, can keep (`site.AT_ONCE`, `serving.AT_ONCE`, `live.MOST`): some are left for who signs in."""
 PATIENCE: Final = 10.0
 """Seconds in which a browser must have sent its request, or have taken its answer."""
 MAX_BODY: Final = 1 << 20
 """Bytes of a request."""
 CONNECTIONS: Final = 4
 """To the database, for all who look; others are for programs that send, once there are any."""
+OF_ONE: Final = 2
+"""Those of one user or token at a time. A count of a campaign may take one for long, and one is left."""
 LOCK_TIMEOUT: Final = 3.0
 """Seconds that an act waits for another transaction's lock."""
 PAIRING_TIMEOUT: Final = 60.0
@@ -68,12 +74,14 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access, setup.links_key)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
-    sending = _database(setup, "api", min_size=0, max_size=jobs_of_programs.CONNECTIONS)
+    most = jobs_of_programs.CONNECTIONS
+    sending = _database(setup, "api", min_size=0, max_size=most, most_of_one=most - 1)
     await sending.pool.open()
     live = Live(database, _listening(setup), site.sign_ins.lasts)
     numbers = CampaignNumbers(database, site.supervisor)
     api = Api(site, sending, numbers)
-    linking = Linking(setup.sessions, database, lambda: _database(setup, "pairing", patience=PAIRING_TIMEOUT))
+    pairing = partial(_database, setup, "pairing", most_of_one=CONNECTIONS, patience=PAIRING_TIMEOUT)
+    linking = Linking(setup.sessions, database, pairing)
 
     def configure(setup: DashboardSetup) -> None:
         site.configure(setup.access)
@@ -131,16 +139,23 @@ def _listening(setup: DashboardSetup) -> Database:
 
 
 def _database(
-    setup: DashboardSetup, what: str, *, min_size: int = 1, max_size: int = CONNECTIONS, patience: float | None = None
+    setup: DashboardSetup,
+    what: str,
+    *,
+    min_size: int = 1,
+    max_size: int = CONNECTIONS,
+    most_of_one: int = OF_ONE,
+    patience: float | None = None,
 ) -> Database:
     """`patience`: seconds for a statement, if not as configured."""
-    return Database(
+    return FairDatabase(
         setup.dsn,
         application_name=f"shardd/{setup.node}/{what}",
         connect_timeout=setup.connect_timeout,
         statement_timeout=patience or setup.statement_timeout,
         min_size=min_size,
         max_size=max_size,
+        most_of_one=most_of_one,
         session=False,
         lock_timeout=LOCK_TIMEOUT,
     )
@@ -159,6 +174,7 @@ def _with_headers(site: Site, listener: Listener, routes: Iterable[web.RouteDef]
     def wrap(handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             CURRENT.set(request)
+            LANE.set(f"address {block_of(site.address_of(request))}")  # until it is known who asks
             with listener.working_when_whole(request):
                 answer = await _answer(site, handler, request)
             if not answer.prepared:

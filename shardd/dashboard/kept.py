@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from shardd.bounded import remember
+from shardd.dashboard.fair_database import LANE, OURS
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.tasks import TaskSet
@@ -98,6 +99,7 @@ class Kept(Generic[T]):
         return answered
 
     async def _fetch(self, key: str, answered: asyncio.Event) -> None:
+        LANE.set(OURS)  # for all who look at it
         try:
             async with self._turn:
                 asked_at, began = time.time(), time.monotonic()

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from shardd.dashboard.fair_database import LANE, OURS
 from shardd.dashboard.outbox_reader import Hearers, OutboxReader
 from shardd.dashboard.rates import Rates
 from shardd.dashboard.sign_ins import SignIn
@@ -205,6 +206,7 @@ class Live:
         await self.rates.close()
 
     async def _run(self) -> None:
+        LANE.set(OURS)  # for all who watch
         try:
             await run_together(self._look(), self._reader.run())
         except Exception as error:  # noqa: BLE001  # a defect of ours

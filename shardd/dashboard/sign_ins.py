@@ -50,6 +50,8 @@ class SignIn:
     """From where it began."""
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    number: int = 0
+    """Of all that this process began."""
     began_at: float = 0.0
     used_at: float = 0.0
 
@@ -57,6 +59,11 @@ class SignIn:
     def may_operate(self) -> bool:
         """Whether they may do something, and not only look."""
         return self.role is Role.OPERATE
+
+    @property
+    def lane(self) -> str:
+        """As whose its requests count. Whoever has a link is nobody that is known: each is somebody else."""
+        return f"sign-in {self.number}" if self.how is How.LINK else f"user {self.user}"
 
     def wrote(self, token: str) -> bool:
         """Whether a request that carries this token comes from a page of this sign-in."""
@@ -69,11 +76,13 @@ class SignIns:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._by_cookie: dict[str, SignIn] = {}
+        self._begun = 0
 
     def begin(self, user: str, how: How, role: Role, address: str) -> SignIn:
         """A new one."""
         now = self._clock()
-        made = SignIn(user, how, role, address, began_at=now, used_at=now)
+        self._begun += 1
+        made = SignIn(user, how, role, address, number=self._begun, began_at=now, used_at=now)
         if len(own := self.of_user(made)) >= MOST_OF_USER:
             self.end(min(own, key=lambda one: one.used_at))
         if len(self._by_cookie) >= MOST:

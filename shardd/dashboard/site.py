@@ -13,10 +13,11 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +29,10 @@ from shardd import __version__
 from shardd.config.values.network import is_loopback
 from shardd.dashboard import fields, static_files
 from shardd.dashboard.audit import Acting, Actor, Audit
+from shardd.dashboard.fair_database import LANE
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.looks import Looks
+from shardd.dashboard.shares import Shares, TooManyError
 from shardd.dashboard.sign_ins import How, Role, SignIn, SignIns
 from shardd.dashboard.supervisor_client import SupervisorClient
 from shardd.errors import (
@@ -58,6 +61,10 @@ UNSURE: Final = "It is not known whether this was done: look before you do it ag
 NOTHING: Final = "Nothing was changed"
 SAFE: Final = frozenset({"GET", "HEAD"})
 """Methods of requests that change nothing."""
+AT_ONCE: Final = 96
+"""Requests of users that are answered at a time, beside streams."""
+AT_ONCE_OF_ONE: Final = 48
+"""Those of one user."""
 HEADERS: Final = {
     # Neither a script nor a style inside a page, and nothing from or to another host.
     "Content-Security-Policy": (
@@ -115,11 +122,15 @@ class Site:
     sign_ins: SignIns = field(default_factory=SignIns)
     templates: jinja2.Environment = field(default_factory=_templates)
     audit: Audit = field(init=False)
+    answering: Shares = field(init=False)
     gate: Gate = field(init=False)
     looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:
         self.audit = Audit(self.database, self.node)
+        self.answering = Shares(
+            "are answered", "wait until one of them has its answer", most=AT_ONCE, most_of_one=AT_ONCE_OF_ONE
+        )
         self.gate = Gate(self.access)
         self.looks = Looks(self.database)
 
@@ -213,12 +224,18 @@ class Site:
         return self.sorry(sign_in, 404, "There is no such page.")
 
     def signed_in(
-        self, page: Page, *, operate: bool | None = None, act: str | Callable[[web.Request], str] | None = None
+        self,
+        page: Page,
+        *,
+        operate: bool | None = None,
+        act: str | Callable[[web.Request], str] | None = None,
+        lasts: bool = False,
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """A handler for those who are signed in; the others get the page that tells how to.
 
         `operate`: only for those who may; None: if the request is other than GET. `act`: the name with which the page records
-        its act in the audit log, so that it is found there by the same name when it is refused.
+        its act in the audit log, so that it is found there by the same name when it is refused. `lasts`: its answer goes on,
+        and something else bounds how many of these one user has.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -228,32 +245,42 @@ class Site:
                 return self.sorry(None, 403, str(error))
             if sign_in is None:
                 return await self._unknown(request)
-            acts = request.method not in SAFE
-            if acts and (
-                self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))
-            ):
-                words = "This request does not come from a page of this sign-in. Reload the page."
-                await self.refused(sign_in, *_named(request, act), why=words)
-                return self.sorry(sign_in, 403, words)
-            if (acts if operate is None else operate) and not sign_in.may_operate:
-                words = f"{sign_in.user} may look, but not operate."
-                if acts:
-                    await self.refused(sign_in, *_named(request, act), why=words)
-                return self.sorry(sign_in, 403, words)
-            # PostgreSQL cannot hold a NUL, so nothing has a name with one.
-            wanted = self._no_such_page if "\0" in request.path else page
+            LANE.set(sign_in.lane)
+            may = request.method in SAFE if operate is None else not operate
             try:
-                if acts:
-                    wanted = await self._when_whole(request, sign_in, wanted)
-                return await wanted(request, sign_in)
-            except SharddError as error:
-                status, words = failure(error)
-                if acts:
-                    await self.failed(sign_in, *_named(request, act), error=error)
-                    words = f"{words.rstrip('.')}. {NOTHING}." if isinstance(error, DatabaseError) else words
-                return self.sorry(sign_in, status, words)
+                with nullcontext() if lasts else self.answering.one_more(sign_in.lane):
+                    return await self._answer(request, sign_in, page, partial(_named, request, act), all_may=may)
+            except TooManyError as error:
+                return self.sorry(sign_in, 429, f"{error}.")
 
         return handle
+
+    async def _answer(
+        self, request: web.Request, sign_in: SignIn, page: Page, named: Callable[[], tuple[str, str]], *, all_may: bool
+    ) -> web.StreamResponse:
+        """`named`: the act and its target, for the audit log. `all_may`: also those who only look."""
+        acts = request.method not in SAFE
+        if acts and (self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))):
+            words = "This request does not come from a page of this sign-in. Reload the page."
+            await self.refused(sign_in, *named(), why=words)
+            return self.sorry(sign_in, 403, words)
+        if not (all_may or sign_in.may_operate):
+            words = f"{sign_in.user} may look, but not operate."
+            if acts:
+                await self.refused(sign_in, *named(), why=words)
+            return self.sorry(sign_in, 403, words)
+        # PostgreSQL cannot hold a NUL, so nothing has a name with one.
+        wanted = self._no_such_page if "\0" in request.path else page
+        try:
+            if acts:
+                wanted = await self._when_whole(request, sign_in, wanted)
+            return await wanted(request, sign_in)
+        except SharddError as error:
+            status, words = failure(error)
+            if acts:
+                await self.failed(sign_in, *named(), error=error)
+                words = f"{words.rstrip('.')}. {NOTHING}." if isinstance(error, DatabaseError) else words
+            return self.sorry(sign_in, status, words)
 
     async def _unknown(self, request: web.Request, _: SignIn | None = None) -> web.Response:
         answer = self.sign_in_page(request, UNKNOWN)

@@ -47,7 +47,7 @@ class Throttle:
 
     def wait(self, name: str, address: str) -> float:
         """Seconds until this may be tried; 0: now."""
-        block = _block(address)
+        block = block_of(address)
         own = self._count("address", block)
         left = self._left(own, FREE, LONGEST)
         if own.failures == 0 or (name, block) in self._known:
@@ -56,13 +56,13 @@ class Throttle:
 
     def rank(self, name: str, address: str) -> int:
         """Who comes first when many try: 0 from where the user has signed in before, then by the failures of the address."""
-        block = _block(address)
+        block = block_of(address)
         return 0 if (name, block) in self._known else 1 + self._count("address", block).failures
 
     def begin(self, name: str, address: str) -> None:
         """It is tried."""
         now = self._clock()
-        for kind, key in (("address", _block(address)), ("name", name)):
+        for kind, key in (("address", block_of(address)), ("name", name)):
             count = self._count(kind, key)
             count.failures += 1
             count.last_at = now
@@ -70,12 +70,12 @@ class Throttle:
 
     def withdrawn(self, name: str, address: str) -> None:
         """It was not tried after all."""
-        for kind, key in (("address", _block(address)), ("name", name)):
+        for kind, key in (("address", block_of(address)), ("name", name)):
             self._count(kind, key).failures -= 1
 
     def succeeded(self, name: str, address: str) -> None:
         """It was no failure. Those of the address with other names still count."""
-        block = _block(address)
+        block = block_of(address)
         self._counts.pop(("name", name), None)
         self._count("address", block).failures -= 1
         remember(self._known, (name, block), None, MOST)
@@ -92,7 +92,7 @@ class Throttle:
         return max(0.0, count.last_at + wait - self._clock())
 
 
-def _block(address: str) -> str:
+def block_of(address: str) -> str:
     """What one host has: an IPv4 address, or 2^64 IPv6 ones."""
     found = read_address(address)
     if isinstance(found, ipaddress.IPv6Address):

@@ -1,14 +1,14 @@
 """Turns at what takes long, of which only some can be done at a time: a crowd at one thing delays no other much.
 
-What waits is in lanes, and these take turns, so that a turn in a lane of one's own comes after as many as there are lanes.
-Within a lane the best rank is first, and of the same rank who came first. When too many wait, the last of the longest lane makes
-room.
+What waits is in lanes, and these take turns, so that a turn in a lane of one's own comes after as many as there are lanes; no
+lane has more than its part of the turns at a time. Within a lane the best rank is first, and of the same rank who came first.
+When too many wait, the last of the longest lane makes room.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -24,25 +24,28 @@ class CrowdedError(Exception):
 class Turns:
     """Gives them."""
 
-    def __init__(self, at_once: int, most: int) -> None:
-        """`most`: of those that wait."""
+    def __init__(self, at_once: int, most: int, *, most_of_one: int | None = None) -> None:
+        """`most`: of those that wait. `most_of_one`: turns of one lane at a time; None: no fewer than of all."""
         self._free = at_once
         self._most: Final = most
+        self._most_of_one: Final = at_once if most_of_one is None else most_of_one
         self._number = 0
+        self._taken: Counter[str] = Counter()
+        """By lane; without those that have none."""
         self._lanes: OrderedDict[str, list[_Waiting]] = OrderedDict()
         """Without empty ones; the lane that had a turn goes to the end."""
 
     @asynccontextmanager
     async def turn(self, lane: str, rank: int) -> AsyncGenerator[None]:
         """Wait for a turn. Raises CrowdedError."""
-        if self._free:
-            self._free -= 1
+        if self._free and self._may_take(lane):
+            self._take(lane)
         else:
             await self._wait(lane, rank)
         try:
             yield
         finally:
-            self._give()
+            self._give_back(lane)
 
     async def _wait(self, lane: str, rank: int) -> None:
         self._number += 1
@@ -58,21 +61,29 @@ class Turns:
             if has_turn.cancelled():
                 self._remove(lane, waiting)
             elif has_turn.result():
-                self._give()
+                self._give_back(lane)
             raise
         if not given:
             raise CrowdedError
 
-    def _give(self) -> None:
+    def _may_take(self, lane: str) -> bool:
+        return self._taken[lane] < self._most_of_one
+
+    def _take(self, lane: str) -> None:
+        self._free -= 1
+        self._taken[lane] += 1
+
+    def _give_back(self, lane: str) -> None:
         """The turn goes to the next one."""
-        while self._lanes:
-            lane = next(iter(self._lanes))
-            first = min(self._lanes[lane])
-            self._lanes.move_to_end(lane)
-            self._end(lane, first, given=True)
-            if not first[2].cancelled():
-                return
         self._free += 1
+        self._taken[lane] -= 1
+        self._taken += Counter()  # without those that have none
+        while self._free and (following := next(filter(self._may_take, self._lanes), None)) is not None:
+            first = min(self._lanes[following])
+            self._lanes.move_to_end(following)
+            if not first[2].cancelled():
+                self._take(following)
+            self._end(following, first, given=True)
 
     def _end(self, lane: str, waiting: _Waiting, *, given: bool) -> None:
         self._remove(lane, waiting)

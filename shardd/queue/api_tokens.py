@@ -84,9 +84,10 @@ class ApiTokens(Statements):
         """End tokens; returns the names of those that existed."""
         return await self._ids("remove_api_tokens", {"names": list(names)})
 
-    async def use(self, token: str) -> ApiToken | None:
-        """Whose this is; it may have expired. None: nobody's."""
-        return first(await self._database.rows(_token, "use_api_token", {"sha256": digest(token)}))
+    async def use(self, hashed: Collection[bytes]) -> dict[bytes, ApiToken]:
+        """Those with these digests, which may have expired."""
+        rows = await self._database.rows(Record, "use_api_tokens", {"sha256": list(hashed)})
+        return {bytes(row.pop("sha256")): _token(**row) for row in rows}
 
     async def acting(self, role: str) -> Acting:
         """Whether shardd may act as a role."""

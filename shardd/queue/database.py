@@ -128,6 +128,11 @@ class Database(Queries):
         """The server that was last found to be the primary; None: it cannot be identified."""
         return self._servers.known
 
+    @property
+    def refusal(self) -> DatabaseError | None:
+        """Why no connection could be made when that was tried last; None: one was."""
+        return self._refusal
+
     async def open(self) -> None:
         """Connect once, so that errors are raised at once, and open the pool."""
         connection = await self._servers.connect()

@@ -51,15 +51,15 @@ def tell_work(superuser: psycopg.Connection[Any], database: str) -> None:
         superuser.execute(statement.format(sql.Identifier(database), sql.SQL(name), sql.Literal(value)))  # type: ignore[arg-type]  # one of our own words
 
 
-def overheard(hear: Hear) -> type[Database]:
-    """A class whose objects say what each of their statements cost, in the task that ran it."""
+def overheard(hear: Hear, kind: type[Database] = Database) -> type[Database]:
+    """A class of this kind whose objects say what each of their statements cost, in the task that ran it."""
 
     def tell(message: Diagnostic) -> None:
         _, _, plan = (message.message_primary or "").partition("plan:\n")
         if plan:
             hear(_work_of(json.loads(plan)))
 
-    class Overheard(Database):
+    class Overheard(kind):  # type: ignore[misc,valid-type]  # given
         @asynccontextmanager
         async def connection(self, *, timeout: float | None = None) -> AsyncGenerator[Connection]:
             async with super().connection(timeout=timeout) as connection:

@@ -79,7 +79,7 @@ class EventStreams:
             raise ProblemError(MALFORMED, f"{LAST} is {after[:80]}: {fix}", field=LAST, value=after[:80], fix=fix)
         sending, kinds = Sending(self._database, call.caller.token.role), read_kinds(asked.kinds)
         position = after or await sending.end()
-        with self._waiting.one_more(call.caller.user):
+        with self._waiting.one_more(call.caller.lane):
             return await send_stream(call.request, self._parts(call, sending, position, kinds))
 
     async def _parts(

@@ -17,7 +17,8 @@ from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.models import Events
 from shardd.dashboard.api.operations import ALL, Call, Operation
 from shardd.dashboard.api.problems import BAD_TOKEN, INVALID, MALFORMED, ROLE, TOO_MANY, ProblemError
-from shardd.dashboard.api.shares import Shares
+from shardd.dashboard.fair_database import LANE, OURS
+from shardd.dashboard.shares import Shares
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
 from shardd.queue.sending import Sending, as_numbers
@@ -57,9 +58,9 @@ class EventWaits:
         self._watch: asyncio.Task[None] | None = None
         self.closed = False
 
-    def one_more(self, name: str) -> AbstractContextManager[None]:
-        """A request with the token of this name waits. Raises ProblemError when no more may."""
-        return self._waiting.one_more(name)
+    def one_more(self, who: str) -> AbstractContextManager[None]:
+        """A request of somebody waits. Raises TooManyError when no more may."""
+        return self._waiting.one_more(who)
 
     async def newer_than(self, position: str, deadline: float) -> bool:
         """Wait for an event after a position; whether there is one before the deadline."""
@@ -83,6 +84,7 @@ class EventWaits:
 
     async def _look(self) -> None:
         """Where the outbox ends, while somebody waits."""
+        LANE.set(OURS)
         while self._waiting:
             try:
                 last = await self._database.value("last_event")
@@ -132,7 +134,7 @@ class EventCalls:
         if found or not asked.wait:
             return {"events": found, "position": position}
         deadline = time.monotonic() + asked.wait
-        with self._waiting.one_more(call.caller.user):
+        with self._waiting.one_more(call.caller.lane):
             while not found and await self._waiting.newer_than(position, deadline):
                 if not await self._guard.is_still_good(call.request):
                     raise ProblemError(BAD_TOKEN, "the token was removed, or has expired, while this request waited")

@@ -1,37 +1,33 @@
 """Who asks: the token of a request, and what it may.
 
-Tokens cannot be guessed. But each that is wrong costs a question to the database, so an address that sent many is answered
-without one for a while; tokens that worked lately are looked up all the same. One that did not work lately, such as that of a
-program which nobody has told of its end, is asked for once in a while only, and counts once: it keeps no other program out.
+Tokens cannot be guessed, so nobody who tries has to wait. But each that did not work lately costs a question to the database: all
+of them together ask one at a time, of which a few fit into a second. So however many somebody invents, they cost no more, and one
+that is good gets in with the next question.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from shardd.bounded import remember
-from shardd.dashboard.api.problems import (
-    BAD_TOKEN,
-    NO_TOKEN,
-    NOT_ALLOWED,
-    TOKEN_IN_ADDRESS,
-    TOO_MANY_FAILURES,
-    ProblemError,
-)
-from shardd.dashboard.misses import WINDOW, Misses
+from shardd.dashboard.api.problems import BAD_TOKEN, NO_TOKEN, NOT_ALLOWED, TOKEN_IN_ADDRESS, ProblemError
+from shardd.dashboard.fair_database import LANE
 from shardd.queue.api_tokens import FORM, PREFIX, ApiToken, ApiTokens, May, digest
 
-FAILURES: Final = 20
-"""Wrong tokens of one address in a minute, each counted once, after which it waits."""
+SPACING: Final = 0.1
+"""Seconds between two questions about tokens that are not known to be good."""
 MOST: Final = 10_000
 """Tokens that are remembered; the one that was longest without a request makes room."""
+CHECKS: Final = "tokens"
+"""The lane of these questions, so that none waits behind what its token asks for slowly."""
 SCHEME: Final = "bearer"
 UNKNOWN: Final = "is not known: it was removed, or mistyped"
 
@@ -54,6 +50,11 @@ class Caller:
         return "token"
 
     @property
+    def lane(self) -> str:
+        """As whose its requests count."""
+        return f"token {self.token.name}"
+
+    @property
     def sends(self) -> bool:
         """Whether it sees what its role sees, and nothing else."""
         return self.token.may is May.SEND
@@ -62,52 +63,69 @@ class Caller:
 class Guard:
     """Finds out who asks. Every call raises ProblemError and DatabaseError."""
 
-    def __init__(
-        self, tokens: ApiTokens, address: Callable[[web.Request], str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, tokens: ApiTokens, address: Callable[[web.Request], str]) -> None:
         """`address`: where a request comes from, also if a trusted proxy forwards it."""
         self._tokens = tokens
         self._address = address
-        self._misses = Misses(FAILURES, clock)
-        self._clock = clock
+        self._strangers = _Strangers(tokens)
         self._good: OrderedDict[bytes, None] = OrderedDict()
-        self._bad: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
-        """When they were found to be wrong, and why."""
+        """Those that worked lately."""
 
     async def caller(self, request: web.Request) -> Caller:
         """Who asks."""
         refuse_in_address(request)
         token = _token_of(request)
-        address = self._address(request)
-        hashed = digest(token)
         if not FORM.fullmatch(token):
             raise _bad(UNKNOWN)
-        since, why = self._bad.get(hashed, (-math.inf, ""))
-        if self._clock() < since + WINDOW:
-            raise _bad(why)
-        if hashed not in self._good:
-            self._check_misses(address)
-        found = await self._tokens.use(token)
+        hashed = digest(token)
+        found = await (self._use(hashed) if hashed in self._good else self._strangers.find(hashed))
         if found is None or found.expired:
             self._good.pop(hashed, None)
-            self._misses.add(address)
-            why = UNKNOWN if found is None else "has expired"
-            remember(self._bad, hashed, (self._clock(), why), MOST)
-            raise _bad(why)
+            raise _bad(UNKNOWN if found is None else "has expired")
         remember(self._good, hashed, None, MOST)
-        return Caller(found, address)
+        caller = Caller(found, self._address(request))
+        LANE.set(caller.lane)
+        return caller
 
     async def is_still_good(self, request: web.Request) -> bool:
         """Whether the token of a request that has waited still works."""
-        found = await self._tokens.use(_token_of(request))
+        found = await self._use(digest(_token_of(request)))
         return found is not None and not found.expired
 
-    def _check_misses(self, address: str) -> None:
-        if (wait := self._misses.wait(address)) > 0:
-            words = f"{FAILURES} wrong tokens came from {address}: try again in {wait:.0f} s"
-            problem = ProblemError(TOO_MANY_FAILURES, words)
-            problem.headers["Retry-After"] = f"{max(1.0, wait):.0f}"
-            raise problem
+    async def _use(self, hashed: bytes) -> ApiToken | None:
+        before = LANE.set(CHECKS)
+        try:
+            return (await self._tokens.use([hashed])).get(hashed)
+        finally:
+            LANE.reset(before)
+
+
+class _Strangers:
+    """Tokens that are not known to be good: whoever has one waits for the next question about all of them."""
+
+    def __init__(self, tokens: ApiTokens) -> None:
+        self._tokens = tokens
+        self._wanted: set[bytes] = set()
+        """What the next question is about."""
+        self._next: asyncio.Task[Mapping[bytes, ApiToken]] | None = None
+        self._turn = asyncio.Lock()
+        self._began = -math.inf
+
+    async def find(self, hashed: bytes) -> ApiToken | None:
+        """Whose it is, by a question that is asked after this call. Raises DatabaseError."""
+        if self._next is None:
+            self._wanted = set()
+            self._next = asyncio.create_task(self._ask(self._wanted))
+        self._wanted.add(hashed)
+        return (await asyncio.shield(self._next)).get(hashed)
+
+    async def _ask(self, wanted: set[bytes]) -> Mapping[bytes, ApiToken]:
+        LANE.set(CHECKS)
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._began + SPACING - time.monotonic()))
+            self._began = time.monotonic()
+            self._next = None
+            return await self._tokens.use(wanted)
 
 
 def _bad(why: str) -> ProblemError:

@@ -23,8 +23,8 @@ from shardd.dashboard.api.problems import (
     ProblemError,
 )
 from shardd.dashboard.api.reading import read_list, read_object
-from shardd.dashboard.api.shares import Shares
 from shardd.dashboard.recipients import address_of
+from shardd.dashboard.shares import Shares
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
@@ -139,7 +139,7 @@ class JobCalls:
         raw = read_list(call.body, MOST_INSERTED)
         single = len(raw) == 1 and not call.body.lstrip().startswith(b"[")
         jobs = [_as_texts(one, None if single else index) for index, one in enumerate(raw)]
-        with self._inserting.one_more(call.caller.user) if len(jobs) > MANY else nullcontext():
+        with self._inserting.one_more(call.caller.lane) if len(jobs) > MANY else nullcontext():
             inserted = await self._of(call).insert(jobs)
         return Reply({"jobs": inserted}, 200 if all(one.duplicate for one in inserted) else 201)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import psycopg
 from aiohttp import web
 
+from shardd.dashboard.shares import TooManyError
 from shardd.errors import (
     DatabaseError,
     NotRunningError,
@@ -57,9 +58,6 @@ TOKEN_IN_ADDRESS: Final = Kind(
     400,
     "A token in the address",
     "Addresses are logged: replace this token, and send the new one as a header.",
-)
-TOO_MANY_FAILURES: Final = Kind(
-    "too-many-failures", 429, "Too many wrong tokens", "From this address: wait as long as Retry-After says."
 )
 NOT_ALLOWED: Final = Kind(
     "not-allowed", 403, "Not for this token", "The token is for something else: ask an operator for one."
@@ -126,7 +124,7 @@ DEFECT: Final = Kind("defect", 500, "A defect of shardd", "The log of shardd has
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 ALWAYS: Final = (
-    *(NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, TOO_MANY_FAILURES, NOT_ALLOWED),
+    *(NO_TOKEN, BAD_TOKEN, TOKEN_IN_ADDRESS, NOT_ALLOWED),
     *(MALFORMED, METHOD, MISDIRECTED, TOO_MANY, DATABASE, DEFECT),
 )
 """What every operation may answer with."""
@@ -138,6 +136,7 @@ _WORDS: Final[Sequence[tuple[type[SharddError], tuple[Kind, str]]]] = (
     (RoleError, (ROLE, "shardd cannot act as the role of this token: {error}; `shardd token add` says what lets it")),
     (UnsureError, (UNSURE, "it is not known whether this was done: look before you do it again ({error})")),
     (UsageError, (INVALID, "{error}")),
+    (TooManyError, (TOO_MANY, "{error}")),
     (NotRunningError, (SUPERVISOR, "{error}")),
     (NotStartedError, (SUPERVISOR, "{error}")),
     (UnreachableError, (SUPERVISOR, "{error}")),

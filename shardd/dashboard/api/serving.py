@@ -25,7 +25,7 @@ from shardd.dashboard.api.problems import (
     problem_of,
 )
 from shardd.dashboard.api.reading import read_query
-from shardd.dashboard.api.shares import Shares
+from shardd.dashboard.shares import Shares
 from shardd.dashboard.site import ANY_PATH, Site
 from shardd.errors import SharddError
 from shardd.logs import get_logger
@@ -68,7 +68,7 @@ def refused_name(words: str) -> web.Response:
 def _serve(operation: Operation, guard: Guard, site: Site, answering: Shares) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await _allowed(operation, guard, site, request)
-        with answering.one_more(caller.user):
+        with answering.one_more(caller.lane):
             return await answer_to(request, caller)
 
     async def answer_to(request: web.Request, caller: Caller) -> web.StreamResponse:

@@ -37,4 +37,4 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             async for change in changes:
                 yield ALIVE if change is None else as_event(*change)
 
-    return [web.get("/live", site.signed_in(stream))]
+    return [web.get("/live", site.signed_in(stream, lasts=True))]

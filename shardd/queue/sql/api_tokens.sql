@@ -16,17 +16,17 @@ SELECT name, may, role, created_by, created_at, expires_at, used_at, coalesce(ex
 -- Removes tokens, which end with this. Returns the names of those that existed.
 DELETE FROM shardd.api_tokens WHERE name = ANY (%(names)s::text[]) RETURNING name;
 
--- name: use_api_token
--- The token with this hash. That it was used is written once a minute, and not while somebody else has the row locked.
+-- name: use_api_tokens
+-- The tokens with these hashes. That one was used is written once a minute, and not while somebody else has the row locked.
 WITH stale AS (
     SELECT name FROM shardd.api_tokens
-     WHERE sha256 = %(sha256)s AND coalesce(expires_at > now(), true) AND coalesce(used_at < now() - interval '1 minute', true)
+     WHERE sha256 = ANY (%(sha256)s::bytea[]) AND coalesce(expires_at > now(), true) AND coalesce(used_at < now() - interval '1 minute', true)
        FOR NO KEY UPDATE SKIP LOCKED
 ), used AS (
     UPDATE shardd.api_tokens t SET used_at = now() FROM stale WHERE t.name = stale.name
 )
-SELECT name, may, role, created_by, created_at, expires_at, used_at, coalesce(expires_at <= now(), false) AS expired
-  FROM shardd.api_tokens WHERE sha256 = %(sha256)s;
+SELECT sha256, name, may, role, created_by, created_at, expires_at, used_at, coalesce(expires_at <= now(), false) AS expired
+  FROM shardd.api_tokens WHERE sha256 = ANY (%(sha256)s::bytea[]);
 
 -- name: may_act_as
 -- Whether this login may SET ROLE to a role, the statement that lets it, and the one that makes such a role.

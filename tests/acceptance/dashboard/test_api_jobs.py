@@ -89,7 +89,7 @@ async def test_a_token_cannot_take_the_connections_of_all_that_insert(
         done, others = await asyncio.wait(inserting, return_when=asyncio.FIRST_COMPLETED)
         (refused,) = (task.result() for task in done)
         assert (refused.status, refused.problem, refused.headers["Retry-After"]) == (429, "too-many-requests", "5")
-        assert "2 requests with token send-1 insert more than 100 jobs already" in refused.json["detail"]
+        assert "2 requests of token send-1 insert more than 100 jobs already" in refused.json["detail"]
         assert (await (await make_program("send")).get("/jobs")).status == 200
     assert {answer.status for answer in await asyncio.gather(*others)} == {201}
     assert producer.execute("SELECT count(*) FROM shardd.all_outcomes") == [(2 * len(many),)]
@@ -104,7 +104,7 @@ async def test_a_token_cannot_take_the_places_of_all_that_wait_for_events(
     done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     (refused,) = (task.result() for task in done)
     assert (refused.status, refused.problem) == (429, "too-many-requests")
-    assert "requests with token send-1 wait for events already" in refused.json["detail"]
+    assert "requests of token send-1 wait for events already" in refused.json["detail"]
     look = asyncio.create_task((await make_program("look")).get(path))
     await program.post("/jobs", HELLO)
     answers = await asyncio.gather(*others, look)

@@ -25,6 +25,7 @@ from benchlib.dashboard_pages import BROWSER, all_pages
 
 from shardd.config import load_config
 from shardd.dashboard import app
+from shardd.dashboard.fair_database import FairDatabase
 from shardd.dashboard.pages import sign_in
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_search import JobSearch
@@ -168,7 +169,7 @@ async def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watch = Watch()
-    monkeypatch.setattr(app, "Database", overheard(watch.hear))
+    monkeypatch.setattr(app, "FairDatabase", overheard(watch.hear, FairDatabase))
     monkeypatch.setattr(app, "all_routes", watch.all_routes)
     # The daemon made the link, and its key is not known here.
     monkeypatch.setattr(sign_in, "is_marked", lambda *_: True)

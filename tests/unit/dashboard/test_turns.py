@@ -71,3 +71,24 @@ async def test_one_who_leaves_costs_no_turn(crowd: Crowd) -> None:
     assert crowd.took == ["a1"]
     async with asyncio.timeout(1), crowd.turns.turn("y", 1):
         pass
+
+
+async def test_a_lane_has_no_more_than_its_part_and_what_is_left_is_for_others() -> None:
+    turns, taken, ended = Turns(3, 100, most_of_one=2), list[str](), asyncio.Event()
+
+    async def take(lane: str) -> None:
+        async with turns.turn(lane, 0):
+            taken.append(lane)
+            await ended.wait()
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        for lane in ("a", "a", "a", "a", "b", "b"):
+            tasks.create_task(take(lane))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert taken == ["a", "a", "b"]
+        ended.set()
+    assert sorted(taken) == ["a", "a", "a", "a", "b", "b"]
+    async with turns.turn("a", 0), turns.turn("a", 0), turns.turn("c", 0):
+        pass

@@ -1,4 +1,4 @@
-"""How much of something the requests of one token may take at a time: nobody keeps the others out of it."""
+"""How much of something the requests of one user, or of one token, may take at a time: nobody keeps the others out of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardd.dashboard.api.problems import TOO_MANY, ProblemError
+from shardd.errors import SharddError
 
 SCARCE: Final = 0.75
-"""The part that is given to whoever asks first; of the rest, a token gets only its first."""
+"""The part that is given to whoever asks first; of the rest, each gets only its first."""
+
+
+class TooManyError(SharddError):
+    """There is no more at this moment."""
 
 
 @dataclass
@@ -25,25 +29,25 @@ class Shares:
     most: int
     """Requests at a time."""
     most_of_one: int
-    """Those of one token."""
+    """Those of one user or token."""
     _taken: Counter[str] = field(default_factory=Counter)
-    """By the name of the token."""
+    """By who has them."""
 
     def __bool__(self) -> bool:
         """Whether there is any."""
         return bool(self._taken)
 
     @contextmanager
-    def one_more(self, name: str) -> Iterator[None]:
-        """A request with the token of this name. Raises ProblemError when no more may."""
-        own, taken = self._taken[name], self._taken.total()
+    def one_more(self, who: str) -> Iterator[None]:
+        """A request of somebody, such as `token shop`. Raises TooManyError when no more may."""
+        own, taken = self._taken[who], self._taken.total()
         if own >= self.most_of_one:
-            raise ProblemError(TOO_MANY, f"{own} requests with token {name} {self.what} already: {self.instead}")
+            raise TooManyError(f"{own} requests of {who} {self.what} already: {self.instead}")
         if taken >= self.most or (own and taken >= SCARCE * self.most):
-            raise ProblemError(TOO_MANY, f"{taken} requests {self.what} already: {self.instead}")
-        self._taken[name] += 1
+            raise TooManyError(f"{taken} requests {self.what} already: {self.instead}")
+        self._taken[who] += 1
         try:
             yield
         finally:
-            self._taken[name] -= 1
+            self._taken[who] -= 1
             self._taken += Counter()  # without those that have none
