@@ -30,6 +30,7 @@ pytest_plugins = [
     "tests.fixtures.whatsapp",
     "tests.fixtures.whatsapp_fleet",
     "tests.fixtures.whatsapp_faults",
+    "tests.fixtures.webkit",
 ]
 
 

@@ -10,6 +10,7 @@ from playwright.async_api import Page
 
 from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.browser import free_port, sign_in
+from tests.fixtures.pairing import Place
 from tests.support.daemon import Daemon
 
 
@@ -36,3 +37,12 @@ async def daemon(start_daemon: StartDaemon) -> Daemon:
 async def site(daemon: Daemon, page: Page) -> str:
     """The address of the pages of `daemon`, where the browser is signed in."""
     return await sign_in(page, daemon)
+
+
+@pytest.fixture
+async def lot(place: Place) -> Place:
+    """The daemon runs with a dashboard, and has an unpaired device `shop`."""
+    place.daemon.write_config(dashboard={"listen": f"127.0.0.1:{free_port()}"})
+    await place.daemon.start()
+    place.add("shop", label="Shop Berlin")
+    return place

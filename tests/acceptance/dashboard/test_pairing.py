@@ -21,7 +21,7 @@ from shardd.control_client import ask
 from shardd.dashboard.pages import pairing
 from shardd.dashboard.site import FORM_TOKEN
 from tests.acceptance.dashboard.looks import is_fit_for_all
-from tests.fixtures.browser import free_port, sign_in
+from tests.fixtures.browser import sign_in
 from tests.fixtures.pairing import Place
 from tests.support.daemon import PATIENCE, wait_gone
 from tests.support.dashboard_routes import dashboard_routes
@@ -33,15 +33,6 @@ HERE_ONLY = (
     "dashboard, such as https://shardd.example"
 )
 DEAD = "This link does not work, or does not work any more"
-
-
-@pytest.fixture
-async def lot(place: Place) -> Place:
-    """The daemon runs with a dashboard, and has an unpaired device `shop`."""
-    place.daemon.write_config(dashboard={"listen": f"127.0.0.1:{free_port()}"})
-    await place.daemon.start()
-    place.add("shop", label="Shop Berlin")
-    return place
 
 
 @pytest.fixture
