@@ -19,9 +19,21 @@ TOO_WIDE = """[...document.querySelectorAll("body *")]
   .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth)
   .map((one) => one.outerHTML.slice(0, 100))"""
 
+NOT_STACKED = """[...document.querySelectorAll(".wide")].filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => one.outerHTML.slice(0, 100))"""
+"""Tables that scroll sideways."""
+WRONG_LABELS = """[...document.querySelectorAll(".wide table")].flatMap((table) => {
+  const heads = [...table.tHead.rows[0].cells].map((one) => one.textContent.trim());
+  return [...table.tBodies[0].rows].flatMap((row) => [...row.cells])
+    .filter((one) => one.colSpan === 1 && one.textContent.trim() && !one.querySelector("button"))
+    .filter((one) => one.dataset.label !== heads[one.cellIndex])
+    .map((one) => `${heads[one.cellIndex]}: ${one.outerHTML.slice(0, 100)}`);
+})"""
+"""Cells that a narrow screen would show with other words than those of their column."""
+
 
 async def is_fit_for_all(page: Page) -> None:
-    """axe finds nothing in either theme, on a wide and a narrow screen, and the page fits the narrow one.
+    """axe finds nothing in either theme, on a wide and a narrow screen, and the page with its tables fits the narrow one.
 
     Without motion, so that no colour is halfway to another.
     """
@@ -34,6 +46,8 @@ async def is_fit_for_all(page: Page) -> None:
             assert found.response["violations"] == [], f"{page.url} {scheme} {width}: {found.generate_report()}"
         if await page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
             raise AssertionError(f"{page.url} scrolls sideways at {width}: {await page.evaluate(TOO_WIDE)}")
+    assert await page.evaluate(NOT_STACKED) == [], page.url
+    assert await page.evaluate(WRONG_LABELS) == [], page.url
     if size is not None:
         await page.set_viewport_size(size)
 
