@@ -8,9 +8,25 @@ from typing import Any, Final
 from shardd.dashboard import fields
 from shardd.queue.job_search import JobPage
 from shardd.queue.job_words import tries_of
+from shardd.queue.records import JobRow
 
 TURNS: Final = 40
 """Searches that follow each other by themselves; then a person is asked."""
+_OR_RETRY: Final = ": shardd job resolve or retry"
+_RESOLVE: Final = ": shardd job resolve"
+
+
+def what_it_waits_for(job: JobRow) -> str:
+    """In words, without the commands for which the pages have buttons; empty: nothing."""
+    words = job.waits_for or ""
+    if is_retryable(job):
+        return words.replace(_OR_RETRY, " who decides whether it was sent, or retries it")
+    return words.replace(_RESOLVE, " who decides whether it was sent")
+
+
+def is_retryable(job: JobRow) -> bool:
+    """Whether nothing keeps a job in doubt from being retried."""
+    return (job.waits_for or "").endswith(_OR_RETRY)
 
 
 def rows_of(page: JobPage, given: Mapping[str, Any], most: int, *, turn: int, listed: bool) -> dict[str, Any]:
@@ -19,6 +35,7 @@ def rows_of(page: JobPage, given: Mapping[str, Any], most: int, *, turn: int, li
     return {
         "jobs": page.jobs,
         "tries_of": tries_of,
+        "what_it_waits_for": what_it_waits_for,
         "searched": page.older if page.unfinished else None,
         "more": fields.link("/jobs/more", on) if page.unfinished else None,
         "by_itself": turn % TURNS != 0,

@@ -60,8 +60,8 @@ def _fields(kind: type[Any], *but: str) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind) if field.name not in but)
 
 
-SHOWN: Final = _fields(JobRow, "transport")
-"""Columns of `shardd.outcomes` that `shardd job` shows; `job_class` is the column `class`."""
+SHOWN: Final = _fields(JobRow, "transport", "waits_for")
+"""Columns of `shardd.outcomes` that `shardd job` shows as they are; `job_class` is the column `class`."""
 
 CONTENT: Final = _fields(WholeJob, *_fields(JobRow), "claims", "node", "shard", "revocation_state", "revoked_at")
 """Columns of the tables that `shardd job show` shows besides; its other fields are of the last claim and of the revocation."""
@@ -129,8 +129,10 @@ FRAGMENTS: Final = (
     "settled_by",
     "created_by",
     "live_jobs",
+    "waits_filter",
     "found_live",
     "found_finished",
+    "waits_for",
     "device_filter",
 )
 """Parts that several statements have in common; a later one may contain an earlier one."""

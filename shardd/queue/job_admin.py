@@ -102,14 +102,21 @@ class JobAdmin(Statements):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     async def newest(
-        self, most: int, traits: Traits, *, unreadable: bool = False, address: str | None = None
+        self,
+        most: int,
+        traits: Traits,
+        *,
+        unreadable: bool = False,
+        address: str | None = None,
+        waits_for: str | None = None,
     ) -> list[JobRow]:
         """Up to `most` jobs, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt.
 
-        `address`: only those to this person or group, for which all jobs are read. `shardd.queue.job_search` bounds that.
+        `address`: only those to this person or group; `waits_for`: only queued ones that wait for this, as the status counts
+        them. For these, all jobs are read; `shardd.queue.job_search` bounds that.
         """
         params = {**asdict(traits), "unreadable": unreadable, "address": address, "device_group": None}
-        params |= {"ids": None, "most": most, "first": None, "last": None}
+        params |= {"ids": None, "most": most, "first": None, "last": None, "waits_for": waits_for}
         return await self._database.rows_for(JobRow, "list_jobs", params)
 
     async def show(self, job_id: int) -> WholeJob | None:

@@ -38,6 +38,8 @@ class Question:
     address: str | None = None
     """Of the recipient, as `shardd.resolve` writes it."""
     unreadable: bool = False
+    waits_for: str | None = None
+    """What a queued one waits for, as the status counts them (`queue.waits`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class JobSearch(Statements):
     ) -> JobPage:
         """Up to `most` jobs: the newest, those before an id, or those after one. `budget`: seconds. Raises DatabaseError."""
         ends = self.clock() + budget
-        bounds = await self._bounds(question.traits.state)
+        bounds = await self._bounds(question.traits.state if question.waits_for is None else JobState.QUEUED)
         if bounds is None:
             return JobPage(jobs=[])
         first, last = bounds
@@ -104,7 +106,7 @@ class JobSearch(Statements):
         """Up to `most` jobs of these ids, and the id at which the time was up; None: there are no more."""
         statement = "list_jobs_upwards" if upwards else "list_jobs"
         params: dict[str, Any] = {**asdict(question.traits), "ids": None, "device_group": question.device_group}
-        params |= {"address": question.address, "unreadable": question.unreadable}
+        params |= {"address": question.address, "unreadable": question.unreadable, "waits_for": question.waits_for}
         found: list[JobRow] = []
         window = Window(_first_window(question, last - first + 1))
         while first <= last:

@@ -98,7 +98,7 @@ async def test_a_person_resolves_jobs_in_doubt(make_daemon: Callable[..., Daemon
     await daemon.start()
     await daemon.until(lambda status: (status["queue"] or {}).get("in_doubt") == 2)
     shown = await shardd("job", "list", "--state", "in_doubt", "--json")
-    assert {row["waits_for"] for row in shown.json} == {"a person: shardd job retry or resolve"}
+    assert {row["waits_for"] for row in shown.json} == {"a person: shardd job resolve or retry"}
 
     for arguments, why in (
         (("resolve", first), "say what became of the message: --sent or --not-sent"),

@@ -109,7 +109,7 @@ async def test_a_folder_that_is_copied_while_it_is_in_use_is_refused_and_a_copy_
     await copy.start()
     assert await producer.until_finished(copy, 8) == {"in_doubt": 8}
     assert producer.execute("SELECT DISTINCT error_class, waits_for FROM shardd.outcomes") == [
-        ("node", "the state folder of its node, or a person: shardd job retry or resolve")
+        ("node", "the state folder of its node, or a person: shardd job resolve")
     ]
     # The first one is refused now, and takes over from the copy once that has stopped: its journals know what it had.
     assert f"state_dir {folder}) is running" in await refusal(one)

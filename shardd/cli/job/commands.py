@@ -81,18 +81,32 @@ def job_group() -> None:
 @trait_options(JobState)
 @click.option("--recipient", metavar="NUMBER", help="Only jobs to this number, in any spelling, ID@lid or ID@g.us.")
 @click.option("--unreadable", is_flag=True, help="Only jobs whose message a device of the recipient could not decrypt.")
+@click.option(
+    "--waits-for",
+    metavar="TEXT",
+    help="Only queued jobs that wait for this, in the words of `shardd status`: 'its device: paused', 'its daily limit'.",
+)
 @limit_option
 @json_list_option
 @database_config_option
 def list_(
-    *, recipient: str | None, unreadable: bool, limit: int, as_json: bool, config: Config, **options: Any
+    *,
+    recipient: str | None,
+    unreadable: bool,
+    waits_for: str | None,
+    limit: int,
+    as_json: bool,
+    config: Config,
+    **options: Any,
 ) -> None:
     """List jobs, newest first."""
     traits = read_traits(options)
     address = None if recipient is None else spelling_of(config).address(recipient)
 
     async def find(database: Database) -> list[JobRow]:
-        found = await JobAdmin(database).newest(limit, traits, unreadable=unreadable, address=address)
+        found = await JobAdmin(database).newest(
+            limit, traits, unreadable=unreadable, address=address, waits_for=waits_for
+        )
         if not found:
             await check_names(database, traits)
         return found

@@ -58,6 +58,8 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "c
     order_group: str | None = None
     device_group: str | None = None
     recipient: str | None = None
+    waits_for: str | None = None
+    """What a queued job waits for, in the words of `queue.waits` of the status, such as `its daily limit`."""
     unreadable: bool = False
     """Only those that a device of the recipient cannot decrypt."""
     before: Id | None = None
@@ -108,7 +110,9 @@ class JobCalls:
                 about="A token that sends gets what its role sees in `shardd.outcomes`: by `reference`, by `dedupe_key`, or the "
                 "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`, page by page: `before` is the `older` "
                 "of the last answer. `recipient` is a phone number in any spelling, or an address that ends with "
-                "@lid or @g.us; a search for one takes a moment at a time: with `unfinished`, there may be more before `older`.",
+                "@lid or @g.us; a search for one takes a moment at a time: with `unfinished`, there may be more before `older`. "
+                "`waits_for` finds queued jobs in the words of `queue.waits` of the status. It does not know which shards run: "
+                "jobs of `its shard: …` are among those of `its turn`.",
                 may=ALL,
                 handle=self.find,
                 query=Filter,
@@ -162,6 +166,7 @@ class JobCalls:
                 device_group=asked.device_group,
                 address=await self._address(asked.recipient),
                 unreadable=asked.unreadable,
+                waits_for=asked.waits_for,
             )
             page = await self._search.page(question, asked.limit, before=asked.before)
             return {"jobs": page.jobs, "older": page.older, "unfinished": page.unfinished}

@@ -1,4 +1,7 @@
-"""Jobs in doubt, the oldest first, and the decision of a person for one, for some, or for all that a filter finds."""
+"""Jobs in doubt, and the decision of a person for one, for some, or for all that a filter finds.
+
+The job that was inserted first is at the top: jobs in doubt are found by an index on their ids, and none has them by time.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from shardd.dashboard.job_acts import (
     read_traits,
     recorded_as,
 )
+from shardd.dashboard.job_rows import is_retryable
 from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -56,6 +60,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             "doubts.html",
             sign_in,
             jobs=page.jobs,
+            is_retryable=is_retryable,
             total=await JobAdmin(site.database).count_doubts(),
             **({} if begun is None else await matching(begun, given, PLAN_PATIENCE)),
             given=given,

@@ -18,6 +18,7 @@ from shardd.dashboard.job_acts import (
     recorded_as,
     why_no_retry,
 )
+from shardd.dashboard.job_rows import what_it_waits_for
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.queue.device_search import DeviceSearch
@@ -52,7 +53,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             sign_in,
             job=found,
             facts=_facts(found, no_retry, stopped=stopped),
-            waits_for=_waits_for(found, no_retry),
+            waits_for=what_it_waits_for(found),
             story=story_of(found, told.events, answers),
             whole=told.whole,
             message=_message(found),
@@ -81,17 +82,11 @@ def _number(request: web.Request) -> int:
     return number
 
 
-def _waits_for(job: WholeJob, no_retry: str | None) -> str | None:
-    """Without the commands for which this page has buttons."""
-    decisions = "decides whether it was sent" + ("" if no_retry else ", or retries it")
-    return job.waits_for and job.waits_for.replace(": shardd job retry or resolve", f" who {decisions}")
-
-
 def _facts(job: WholeJob, no_retry: str | None, *, stopped: bool) -> Facts:
     """What has no link and no moment of the story. `no_retry`: why it cannot be retried; `stopped`: by an opt-out."""
     facts: Facts = [
         ("opt-out", "the recipient has opted out: it will not be sent, and ends as opted out" if stopped else None),
-        ("waits for", _waits_for(job, no_retry)),
+        ("waits for", what_it_waits_for(job)),
         ("no retry", no_retry),
         ("due at", moment_text(job.due_at)),
         ("note" if job.state == JobState.SENT else "error", job.error),

@@ -32,7 +32,6 @@ from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
-from shardd.phone_numbers import readable
 from shardd.queue.bulk_actions import meant_by
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
@@ -52,7 +51,7 @@ TITLES: Final = {
 }
 
 
-FIELDS: Final = ("recipient", "group", *given_of(Traits()), "unreadable")
+FIELDS: Final = ("recipient", "group", *given_of(Traits()), "waits_for", "unreadable")
 """Those of the form of the list."""
 CHOICES: Final[Mapping[str, Any]] = {"states": list(JobState), "classes": CLASSES, "error_classes": list(ErrorClass)}
 
@@ -135,7 +134,7 @@ async def _list(site: Site, search: JobSearch, request: web.Request, sign_in: Si
         given=given,
         newer=page.newer and fields.link("/jobs", {**given, "after": page.newer}),
         newest=page.newer and fields.link("/jobs", given),
-        read_as=None if question.address is None else readable(question.address),
+        address=question.address,
         acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
         titles=TITLES,
         wrong="",
@@ -166,8 +165,11 @@ async def _read(site: Site, values: Mapping[str, Any]) -> tuple[Question, dict[s
         address = None if recipient is None else await address_of(site, recipient)
     except UsageError as error:
         raise fields.FieldError("recipient", str(error)) from None
-    given = {"recipient": recipient, "group": group, **given_of(traits), "unreadable": "1" if unreadable else None}
-    return Question(traits=traits, device_group=group, address=address, unreadable=unreadable), given
+    waits_for = fields.text(values, "waits_for")
+    given = {"recipient": recipient, "group": group, **given_of(traits), "waits_for": waits_for}
+    given |= {"unreadable": "1" if unreadable else None}
+    question = Question(traits=traits, device_group=group, address=address, unreadable=unreadable, waits_for=waits_for)
+    return question, given
 
 
 def _acts_of(traits: Traits) -> list[str]:

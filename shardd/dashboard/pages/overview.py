@@ -15,7 +15,7 @@ from shardd.errors import DatabaseError, SharddError
 from shardd.queue.devices import SHOWN_STATES
 from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.webhooks import WebhookAdmin
-from shardd.states import CAN_SEND, NodeState, ShardState
+from shardd.states import CAN_SEND, JobState, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
 from shardd.supervisor.status import NodeStatus, ShardStatus, Status, age_of_count, head_word, why_no_shards
 
@@ -99,6 +99,10 @@ class _Wait:
         self.why, self.jobs, self.state = spoken(why), jobs, state
         self.meaning = MEANINGS.get(why, "")
         self.link, self.where = "", ""
+        self.its_jobs = ""
+        """The jobs themselves; empty: none of the filters of jobs knows the state of a shard."""
+        if what != "its shard":
+            self.its_jobs = fields.link("/jobs", {"state": JobState.QUEUED, "waits_for": why})
         self.is_phone = what == "its device" and state in TO_LINK
         if what == "its device" and state in SHOWN_STATES:
             self.link, self.where = fields.link("/devices", {"state": state}), "devices"

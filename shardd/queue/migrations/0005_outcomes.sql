@@ -35,8 +35,8 @@ CREATE VIEW shardd.all_outcomes AS
       LEFT JOIN shardd.campaigns c ON c.id = j.campaign
     UNION ALL
     SELECT a.id, a.reference, a.device_id, a.device_group, a.recipient, a.kind, a.class, a.campaign, a.order_group, a.state,
-           CASE WHEN a.state = 'in_doubt' AND a.error_class = 'node' THEN 'the state folder of its node, or a person: shardd job retry or resolve'
-                WHEN a.state = 'in_doubt' THEN 'a person: shardd job retry or resolve' END,
+           CASE WHEN a.state = 'in_doubt' AND a.error_class = 'node' THEN 'the state folder of its node, or a person: shardd job resolve'
+                WHEN a.state = 'in_doubt' THEN 'a person: shardd job resolve' END,
            a.attempt, a.failures, a.max_attempts, a.priority, a.run_at, a.expires_at, NULL, a.created_at,
            a.settled_at, a.message_id, a.error, a.error_class, a.delivered_at, a.read_at, a.metadata,
            a.reply_to, a.resend_of, a.unreadable_at, a.unreadable_why, a.resent_as, a.members_without_keys, a.revokes,

@@ -32,22 +32,44 @@ SELECT now();
 SELECT *, CASE WHEN claimed_epoch IS NOT NULL THEN 'sending' WHEN scheduled THEN 'scheduled' ELSE 'queued' END AS state
   FROM shardd.jobs;
 
+-- name: waits_filter
+-- Of queued jobs, those that wait for this, in the words of `waits` of `queue_depth`; NULL passes everything. Each look is made once, for
+-- all jobs: joins would keep the newest from being read from the ends of the indexes. That a shard does not run is not known here: its jobs
+-- are among those that wait for their turn.
+(%(waits_for)s::text IS NULL OR state = 'queued' AND CASE
+    WHEN campaign IN (SELECT id FROM shardd.campaigns WHERE state <> 'running')
+        THEN campaign IN (SELECT id FROM shardd.campaigns WHERE 'its campaign: ' || state = %(waits_for)s)
+    WHEN device_id IS NULL THEN %(waits_for)s = 'a device of its group'
+    WHEN device_id IN (SELECT id FROM shardd.devices WHERE removed_at IS NOT NULL OR paused_at IS NOT NULL OR state NOT IN (${can_send}))
+        THEN device_id IN (SELECT id FROM shardd.devices d WHERE 'its device: ' || shardd.shown_state(d) = %(waits_for)s)
+    WHEN (device_id, lane) IN (SELECT device_id, lane FROM shardd.lane_waits WHERE until > now())
+        THEN (device_id, lane) IN (SELECT device_id, lane FROM shardd.lane_waits WHERE until > now() AND split_part(why, ' (', 1) = %(waits_for)s)
+    ELSE %(waits_for)s = 'its turn' END);
+
 -- name: found_live
 -- The live jobs that an operator's question finds. Where the state is that of a finished one, the table is not read.
 FROM (SELECT * FROM (${live_jobs}) every
                WHERE coalesce(%(state)s::text IN (${live}), true) AND NOT %(unreadable)s) j
          WHERE ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
            AND (%(address)s::text IS NULL OR address = %(address)s)
+           AND ${waits_filter}
            AND ${id_window};
 
 -- name: found_finished
 -- The finished jobs that an operator's question finds. Where the state is that of a live one, the table is not read.
 FROM shardd.archive
-         WHERE coalesce(%(state)s::text NOT IN (${live}), true)
+         WHERE coalesce(%(state)s::text NOT IN (${live}), true) AND %(waits_for)s::text IS NULL
            AND ${job_filter} AND (%(device_group)s::text IS NULL OR device_group = %(device_group)s)
            AND (NOT %(unreadable)s OR unreadable_at IS NOT NULL)
            AND (%(address)s::text IS NULL OR address = %(address)s)
            AND ${id_window};
+
+-- name: waits_for
+-- What a job waits for, for operators: of a doubt, that it may be retried, where nothing keeps it from that. Producers are not told: what
+-- keeps it may be an opt-out that they cannot see. A query of one value, and not EXISTS, which the planner may answer by reading all retries;
+-- with the time, so that it looks into one month.
+o.waits_for || CASE WHEN o.state = 'in_doubt' AND (
+    SELECT r.obstacle IS NULL FROM shardd.retries r WHERE r.id = o.id AND r.settled_at = o.settled_at) THEN ' or retry' ELSE '' END AS waits_for;
 
 -- name: list_jobs
 -- Jobs with ids from `first` to `last`, newest first; `unreadable`: only those whose message a device of the recipient could not decrypt;
@@ -59,7 +81,7 @@ WITH found AS MATERIALIZED (
     (SELECT id ${found_finished} ORDER BY id DESC LIMIT %(most)s)
     ORDER BY id DESC LIMIT %(most)s
 )
-SELECT ${shown}, d.transport
+SELECT ${shown}, ${waits_for}, d.transport
   FROM shardd.all_outcomes o LEFT JOIN shardd.devices d ON d.id = o.device_id
  WHERE o.id = ANY (array(SELECT id FROM found))
  ORDER BY o.id DESC;
@@ -72,7 +94,7 @@ WITH found AS MATERIALIZED (
     (SELECT id ${found_finished} ORDER BY id LIMIT %(most)s)
     ORDER BY id LIMIT %(most)s
 )
-SELECT ${shown}, d.transport
+SELECT ${shown}, ${waits_for}, d.transport
   FROM shardd.all_outcomes o LEFT JOIN shardd.devices d ON d.id = o.device_id
  WHERE o.id = ANY (array(SELECT id FROM found))
  ORDER BY o.id;
@@ -84,7 +106,7 @@ SELECT (SELECT min(id) FROM shardd.jobs) AS first_live, (SELECT max(id) FROM sha
 
 -- name: show_job
 -- One job, whole, with the node and shard of its last claim, and what became of its revocation.
-SELECT ${shown}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard, r.state AS revocation_state,
+SELECT ${shown}, ${waits_for}, d.transport, ${content}, o.attempt AS claims, e.node, e.shard, r.state AS revocation_state,
        CASE WHEN r.state = 'sent' THEN r.settled_at END AS revoked_at
   FROM shardd.all_outcomes o
   CROSS JOIN LATERAL (

@@ -10,19 +10,19 @@ SELECT id FROM shardd.outcome_by_dedupe_key(%(dedupe_key)s);
 
 -- name: seen_job
 -- One job, if the role may see it.
-SELECT ${shown}, o.attempt FROM shardd.outcome(%(id)s) o;
+SELECT ${shown}, o.waits_for, o.attempt FROM shardd.outcome(%(id)s) o;
 
 -- name: seen_by_reference
 -- The jobs with a reference that the role sees, newest first.
-SELECT ${shown}, o.attempt FROM shardd.outcomes_by_reference(%(reference)s) o LIMIT %(most)s;
+SELECT ${shown}, o.waits_for, o.attempt FROM shardd.outcomes_by_reference(%(reference)s) o LIMIT %(most)s;
 
 -- name: seen_by_dedupe_key
 -- The job with a dedupe key, if the role may see it.
-SELECT ${shown}, o.attempt FROM shardd.outcome_by_dedupe_key(%(dedupe_key)s) o;
+SELECT ${shown}, o.waits_for, o.attempt FROM shardd.outcome_by_dedupe_key(%(dedupe_key)s) o;
 
 -- name: newest_seen
 -- The newest jobs that the role sees.
-SELECT ${shown}, o.attempt FROM shardd.newest_outcomes(%(most)s) o;
+SELECT ${shown}, o.waits_for, o.attempt FROM shardd.newest_outcomes(%(most)s) o;
 
 -- name: last_event
 -- The position of the newest event, also of one that cannot be read yet.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.async_api import Page, expect
 
@@ -32,6 +34,12 @@ async def test_a_decision_shows_in_the_database_and_in_the_command(
     await expect(page.locator("main")).to_contain_text("3 messages were handed over")
     await expect(page.get_by_role("region", name="Jobs in doubt")).to_contain_text("its worker died")
     await is_fit_for_all(page)
+    # Where each row is a paragraph, it is a row for a screen reader nevertheless.
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await expect(page.get_by_role("columnheader")).to_have_count(8)
+    await expect(page.get_by_role("row")).to_have_count(4)
+    await expect(page.get_by_role("cell", name="its worker died", exact=True)).to_have_count(3)
+    await page.set_viewport_size({"width": 1280, "height": 720})
 
     await expect(page.get_by_role("button", name="Sent", exact=True)).to_be_disabled()
     await page.get_by_label("Choose all").check()
@@ -92,6 +100,7 @@ async def test_all_that_match_are_decided_together_oldest_first(site: str, produ
     end(producer, others, "in_doubt")
     await page.goto(f"{site}/doubts?device=d1")
     await expect(page.locator("main")).to_contain_text("130 of 131 match.")
+    await expect(page.locator("main")).to_contain_text("In the order in which the jobs were inserted")
     boxes = page.locator("tbody input[name=id]")
     assert [int(await box.input_value()) for box in await boxes.all()] == ids[:100]
     await boxes.last.check()
@@ -125,6 +134,13 @@ async def test_a_doubt_of_a_cancelled_campaign_is_decided_and_not_retried(
     await expect(page.locator(".facts").first).to_contain_text("the campaign was cancelled, which is final")
     await expect(page.locator(".facts").first).not_to_contain_text("retries it")
     await expect(retry).to_have_count(0)
+    await page.goto(f"{site}/jobs?state=in_doubt")
+    await expect(page.get_by_role("row", name=f"{ids[0]} in doubt")).to_contain_text(
+        re.compile("a person who decides whether it was sent$")
+    )
+    await page.goto(f"{site}/doubts")
+    await expect(page.get_by_role("row", name=f"Job {ids[0]}")).to_contain_text("its worker died; cannot be retried")
+    await page.goto(f"{site}/jobs/{ids[0]}")
     await press(page, "It was sent")
     await is_said(page, "resolved 1 job")
 
