@@ -104,7 +104,7 @@ class CampaignCounts(Statements):
         shares = [counted[device["device_id"]].share(device) for device in devices]
         shares += [counted[None].share(_NO_DEVICE)] if None in counted else []
         return CampaignDetails(
-            _row(title, shares),
+            row_of(title, shares),
             sorted(shares, key=lambda share: (-share.waiting, -share.sent, share.device_id is None, share.device_id)),
             [Pool(jobs=jobs, **group) for group in groups if (jobs := pools[group["device_group"]])],
             {row["state"]: row["jobs"] for row in revocations},
@@ -168,12 +168,12 @@ def _fills(rows: Sequence[Record]) -> bool:
     return sum(int(row["jobs"]) for row in rows) >= PAGE
 
 
-def _row(title: CampaignTitle, shares: Sequence[DeviceShare]) -> CampaignRow:
+def row_of(title: CampaignTitle, shares: Sequence[DeviceShare]) -> CampaignRow:
+    """The campaign as a list has it."""
     fields = {name: getattr(title, name) for name in CampaignTitle.__dataclass_fields__}
     return CampaignRow(
         **fields,
         live=sum(share.waiting + share.sending for share in shares),
-        has_ended_jobs=any(getattr(share, state) for share in shares for state in _ENDED),
         sent_lately=sum(share.sent_lately for share in shares),
         last_sent=max((share.last_sent for share in shares if share.last_sent), default=None),
     )

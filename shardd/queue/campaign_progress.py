@@ -14,6 +14,8 @@ from shardd.words import ago, count, span
 
 SHORTEST: Final = 60.0
 """Shortest time in seconds that a rate is measured over, and for which a campaign without a message may still be moving."""
+DAY: Final = 86400.0
+HOUR: Final = 3600.0
 STILL: Final = 3.0
 """A campaign is not moving after so many times its mean pause between two messages, if that is longer."""
 
@@ -25,8 +27,6 @@ class Progress:
     states: dict[JobState, int]
     total: int
     ended: int
-    finished: bool
-    """It is running, its jobs have ended, and none is left."""
     rate: float
     """Messages a minute, from the first to the last of the ten minutes before the count; 0: not known."""
     rate_over: float
@@ -34,7 +34,7 @@ class Progress:
     moves: bool
     """It is running, has just sent, and has more that is not held back."""
     seconds_left: float | None
-    """For the jobs that are not held back, at this rate; None: unknown, or nothing moves."""
+    """At least, for the jobs that are not held back, at this rate and with the cap; None: unknown, or nothing moves."""
     waits_for: str | None
     """What the whole campaign waits for; None: nothing, or no job is left."""
     held_back: int
@@ -71,8 +71,8 @@ class Progress:
         if self.seconds_left is None:
             return ""
         without_held = " for those that are not held back" if self.held_back else ""
-        words = f"about {span(self.seconds_left)}{without_held} at this rate"
-        return f"{words}; limits and quiet hours of the devices may make it longer"
+        words = f"at least {span(self.seconds_left)}{without_held} at this rate"
+        return f"{words}; limits and quiet hours of the devices make it longer"
 
 
 def campaign_json(details: CampaignDetails, progress: Progress) -> dict[str, Any]:
@@ -108,11 +108,10 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
         states=states,
         total=total,
         ended=ended,
-        finished=running and 0 < total == ended,
         rate=rate,
         rate_over=over,
         moves=moves,
-        seconds_left=60 * movable / rate if moves else None,
+        seconds_left=max(60 * movable / rate, least_by_cap(details)) if moves else None,
         waits_for=None,
         held_back=held_back,
         held_back_by=obstacles,
@@ -120,6 +119,27 @@ def progress_of(details: CampaignDetails, now: datetime) -> Progress:
         last_sent=last,
     )
     return replace(progress, waits_for=_waits_for(details, progress, now))
+
+
+def least_by_cap(details: CampaignDetails) -> float:
+    """Seconds for which the cap alone holds back the last job of a device that is not held back yet.
+
+    When a device's day ends is not known: today, and the day of the last job, may be as short as nothing. Of the days between
+    them, one may have 23 hours.
+    """
+    cap = details.row.device_cap
+    if cap is None:
+        return 0.0
+    held = (_days_of_cap(share, cap) for share in details.shares if share.waiting and _obstacle(share, cap) is None)
+    days = max(held, default=0)
+    return max(0.0, DAY * (days - 1) - HOUR)
+
+
+def _days_of_cap(share: DeviceShare, cap: int) -> int:
+    """On how many days after today a device sends what waits for it."""
+    if share.device_id is None:
+        return 0  # any device of the group may send it
+    return max(0, -(-(share.waiting + share.sent_today - cap) // cap))
 
 
 def _rate(shares: Sequence[DeviceShare], last: datetime | None) -> tuple[float, float]:

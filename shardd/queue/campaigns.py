@@ -45,18 +45,17 @@ class CampaignState(StrEnum):
     CANCELLED = "cancelled"  # for good
 
 
-def shown_state(state: str, *, left: int, ended: int) -> str:
-    """A campaign's state for people, by its jobs: one that runs and has none left is `finished`, until it gets more."""
-    return "finished" if state == CampaignState.RUNNING and ended and not left else state
-
-
 @dataclass(frozen=True, slots=True)
 class CampaignTitle:
-    """A campaign without its numbers."""
+    """A campaign without its numbers.
+
+    `shown_state`: `finished` while it runs, has had jobs and has none left, until it gets more; otherwise `state`.
+    """
 
     id: str
     label: str | None
     state: str
+    shown_state: str
     why: str | None
     state_since: datetime
     weight: float
@@ -69,14 +68,8 @@ class CampaignRow(CampaignTitle):
     """A campaign; `live`: jobs that have not ended, `sent_lately`: messages of the last ten minutes."""
 
     live: int
-    has_ended_jobs: bool
     sent_lately: int
     last_sent: datetime | None
-
-    @property
-    def shown_state(self) -> str:
-        """Its state for people."""
-        return shown_state(self.state, left=self.live, ended=int(self.has_ended_jobs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ FRAGMENTS: Final = (
     "found_live",
     "found_finished",
     "waits_for",
+    "shown_campaign",
     "device_filter",
 )
 """Parts that several statements have in common; a later one may contain an earlier one."""

@@ -166,7 +166,10 @@ def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
 
 @campaign_group.command("list", epilog=examples("shardd campaign list --state=paused"))
 @click.option(
-    "--state", type=OneOf(_STATES), metavar="STATE", help=f"Only campaigns in this state: {', '.join(_STATES)}."
+    "--state",
+    type=OneOf(_STATES),
+    metavar="STATE",
+    help=f"Only campaigns in this state: {', '.join(_STATES)}; those that are finished are running.",
 )
 @limit_option
 @json_list_option
@@ -299,7 +302,7 @@ def _show(details: CampaignDetails, progress: Progress) -> None:
 
 
 def _facts(row: CampaignTitle, progress: Progress, revocations: Mapping[str, int]) -> Facts:
-    state = _state("finished" if progress.finished else row.state, row.state)
+    state = _state(row.shown_state, row.state)
     if row.state != CampaignState.RUNNING:
         state.append(f" since {moment_text(row.state_since)}", "default")
     paused = row.state == CampaignState.PAUSED

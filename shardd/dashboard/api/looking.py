@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
+from shardd.queue.campaign_counts import row_of
 from shardd.queue.campaign_progress import campaign_json, progress_of
 from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState
 from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch
@@ -177,7 +179,11 @@ class LookCalls:
             if answer.error is not None:
                 raise ProblemError(COUNTING, f"the jobs of campaign {name} could not be counted: {answer.error}")
             raise _no_campaign(name)
-        details = answer.value
+        title = await CampaignAdmin(self._site.database).title(name)
+        if title is None:
+            raise _no_campaign(name)
+        # The counts are of a while ago, and moved by events since; the state is the one of now.
+        details = replace(answer.value, row=row_of(title, answer.value.shares))
         counted_at = datetime.fromtimestamp(answer.asked_at, UTC)
         return campaign_json(details, progress_of(details, datetime.now(UTC))) | {"counted_at": counted_at}
 

@@ -10,10 +10,20 @@ SELECT t.campaign, t.device_id, t.day, t.sent
   FROM shardd.campaign_days t JOIN shardd.campaigns c ON c.id = t.campaign
  WHERE c.state = 'running' AND c.device_cap IS NOT NULL AND t.day >= %(since)s::date;
 
+-- name: shown_campaign
+-- A campaign `c` without its numbers. What is shown as its state is `finished` while it runs, has had jobs, and has none that is left. Each
+-- look is for the first row from the campaign on, in the order of the index on campaigns: by campaign alone, the planner may read all jobs
+-- to find that one has none.
+c.id, c.label, c.state,
+       CASE WHEN c.state = 'running'
+             AND (SELECT campaign FROM shardd.jobs WHERE campaign >= c.id ORDER BY campaign, id LIMIT 1) IS DISTINCT FROM c.id
+             AND (SELECT campaign FROM shardd.archive WHERE campaign >= c.id ORDER BY campaign, state, settled_at LIMIT 1) = c.id
+            THEN 'finished' ELSE c.state END AS shown_state,
+       c.why, c.state_since, c.weight, c.device_cap, c.created_at;
+
 -- name: list_campaigns
--- Campaigns, newest first, with their live jobs, counted up to `most_jobs` of each (NULL: all of them), whether any job has ended, their
--- messages of the last ten minutes, and the time of the last one; NULL filters pass everything. The total of messages is left out: it would
--- read the whole archive.
+-- Campaigns, newest first, with their live jobs, counted up to `most_jobs` of each (NULL: all of them), their messages of the last ten
+-- minutes, and the time of the last one; NULL filters pass everything. The total of messages is left out: it would read the whole archive.
 WITH chosen AS (
     SELECT * FROM shardd.campaigns
      WHERE (%(ids)s::text[] IS NULL OR id = ANY (%(ids)s::text[])) AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -26,9 +36,7 @@ WITH chosen AS (
     SELECT c.id, (SELECT count(*) FROM (SELECT FROM shardd.jobs j WHERE j.campaign = c.id LIMIT %(most_jobs)s) counted)
       FROM chosen c WHERE %(most_jobs)s::integer IS NOT NULL
 )
-SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.created_at,
-       coalesce(l.jobs, 0) AS live, EXISTS (SELECT FROM shardd.archive WHERE campaign = c.id) AS has_ended_jobs,
-       r.sent AS sent_lately, s.settled_at AS last_sent
+SELECT ${shown_campaign}, coalesce(l.jobs, 0) AS live, r.sent AS sent_lately, s.settled_at AS last_sent
   FROM chosen c
   LEFT JOIN live l ON l.campaign = c.id
  CROSS JOIN LATERAL (
@@ -42,7 +50,7 @@ SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.c
 
 -- name: page_of_campaigns
 -- Campaigns without their numbers, newest first, after the one with the id `after`; NULL filters pass everything.
-SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.created_at
+SELECT ${shown_campaign}
   FROM shardd.campaigns c LEFT JOIN shardd.campaigns a ON a.id = %(after)s::text
  WHERE (%(state)s::text IS NULL OR c.state = %(state)s)
    AND (%(after)s::text IS NULL OR c.created_at < a.created_at OR c.created_at = a.created_at AND c.id > a.id)
@@ -50,7 +58,7 @@ SELECT c.id, c.label, c.state, c.why, c.state_since, c.weight, c.device_cap, c.c
 
 -- name: campaign_title
 -- One campaign without its numbers.
-SELECT id, label, state, why, state_since, weight, device_cap, created_at FROM shardd.campaigns WHERE id = %(id)s;
+SELECT ${shown_campaign} FROM shardd.campaigns c WHERE c.id = %(id)s;
 
 -- name: one_snapshot
 -- Lets all statements of the transaction see the same rows.

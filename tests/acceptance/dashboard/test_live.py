@@ -12,6 +12,7 @@ from shardd.dashboard.live import MOST_OF_ONE
 from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.browser import sign_in
 from tests.fixtures.postgres import Cluster
+from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer, wait_gone
 
 PATIENCE = 60_000
@@ -69,6 +70,9 @@ async def test_the_progress_of_a_campaign_moves(daemon: Daemon, producer: Produc
     await row.get_by_role("link", name="spring").click()
     await expect(page.locator("main")).to_contain_text("100 % of 10 jobs ended")
     await expect(page.get_by_role("heading", level=1)).to_have_text("spring finished")
+    shardd = Command(daemon.config_file)
+    assert [one["shown_state"] for one in (await shardd("campaign", "list", "--json")).json] == ["finished"]
+    assert (await shardd("campaign", "show", "spring", "--json")).json["shown_state"] == "finished"
     await expect(page.locator("main")).not_to_contain_text("a minute")
     await expect(page.get_by_role("region", name="Devices").get_by_role("row")).to_have_count(3)
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.database import Database
 from shardd.queue.jobs import Counts, Jobs
@@ -106,3 +107,36 @@ async def test_jobs_of_a_paused_campaign_are_counted_and_raise_no_alarm(
     assert await counts.campaigns() == {"running_campaigns": 0, "paused_campaigns": 1}
     depth = await counts.depth()
     assert (depth["queued"], depth["paused_jobs"], depth["oldest_due_age"]) == (5, 3, None)
+
+
+async def test_a_campaign_is_finished_while_it_runs_and_has_no_job_left(dsn: str, database: Database) -> None:
+    """In lists, on its page, and beside its numbers."""
+    campaigns, counts = CampaignAdmin(database), CampaignCounts(database)
+    add_devices(dsn, "a")
+    add_campaigns(dsn, "a", "spring", "zebra")  # in the order of the index
+    (first, second) = insert_jobs(dsn, "a", 2, campaign="spring")
+    insert_jobs(dsn, "a", 1, campaign="zebra")
+
+    async def shown(name: str = "spring") -> str:
+        title, details = await campaigns.title(name), await counts.details(name, "UTC")
+        assert title is not None
+        assert details is not None
+        (found,) = await campaigns.find([name])
+        paged = {one.id: one.shown_state for one in await campaigns.page(10)}
+        listed = {one.id: one.shown_state for one in await campaigns.newest(10)}
+        states = {title.shown_state, details.row.shown_state, found.shown_state, paged[name], listed[name]}
+        (state,) = states
+        return state
+
+    assert [await shown(name) for name in ("a", "spring", "zebra")] == ["running"] * 3
+    with connect(dsn) as owner:
+        owner.execute("SELECT shardd.end_jobs(%s, 'failed', 'why', NULL)", [[first]])
+        assert await shown() == "running"
+        owner.execute("SELECT shardd.end_jobs(%s, 'expired', 'why', NULL)", [[second]])
+        assert [await shown(name) for name in ("a", "spring", "zebra")] == ["running", "finished", "running"]
+        for state in ("paused", "cancelled"):
+            owner.execute("UPDATE shardd.campaigns SET state = %s WHERE id = 'spring'", [state])
+            assert await shown() == state
+        owner.execute("UPDATE shardd.campaigns SET state = 'running' WHERE id = 'spring'")
+    insert_jobs(dsn, "a", 1, campaign="spring", run_at="2099-01-01")
+    assert await shown() == "running"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shardd.queue.campaign_progress import progress_of
+from shardd.queue.campaign_progress import least_by_cap, progress_of
 from shardd.queue.campaigns import CampaignDetails, CampaignRow, DeviceShare, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ROW = CampaignRow("spring", None, "running", None, NOW, 1.0, None, NOW, 0, False, 0, None)
+ROW = CampaignRow("spring", None, "running", "running", None, NOW, 1.0, None, NOW, 0, 0, None)
 
 
 def share(device: str | None = "d1", state: str | None = "ready", **counts: Any) -> DeviceShare:
@@ -57,20 +60,10 @@ def test_the_rate_is_of_the_time_in_which_it_sent(
     assert not progress_of(details(one, state="paused"), NOW).moves
 
 
-def test_a_campaign_without_jobs_that_are_left_is_finished() -> None:
+def test_a_campaign_without_jobs_that_are_left_has_no_rate() -> None:
     ended = share(sent=50, sent_lately=50, first_ago=300, sent_ago=1)
     progress = progress_of(details(ended), NOW)
-    assert (progress.finished, progress.rate_text, progress.time_left) == (True, "", "")
-    assert not progress_of(details(ended, state="paused"), NOW).finished
-    assert not progress_of(details(), NOW).finished
-    assert not progress_of(details(share(sent=50, sending=1)), NOW).finished
-    row = replace(ROW, has_ended_jobs=True)
-    assert [one.shown_state for one in (row, replace(row, live=1), replace(row, state="cancelled"), ROW)] == [
-        "finished",
-        "running",
-        "cancelled",
-        "running",
-    ]
+    assert (progress.rate_text, progress.time_left) == ("", "")
 
 
 def test_jobs_that_wait_for_limits_or_hours_are_not_promised() -> None:
@@ -96,7 +89,7 @@ def test_jobs_that_wait_for_limits_or_hours_are_not_promised() -> None:
         "1 device waits for: a backoff of its device, until 2026-03-01 20:00 UTC"
     )
     assert progress.seconds_left == 60 * 12 / 10
-    assert progress.time_left.startswith("about 1m 12s for those that are not held back at this rate; limits")
+    assert progress.time_left.startswith("at least 1m 12s for those that are not held back at this rate; limits")
     stuck = progress_of(details(replace(limit, scheduled=0)), NOW)
     assert stuck.waits_for == "1 device waits for: its daily limit, until 2026-03-01 22:00 UTC"
 
@@ -121,6 +114,43 @@ def test_a_device_that_is_at_its_cap_holds_back() -> None:
     assert progress_of(details(full), NOW).held_back == 0
     # What is in flight moves.
     assert progress_of(details(share(sending=1, queued=5, sent_today=3), device_cap=3), NOW).waits_for is None
+
+
+def test_a_cap_that_will_be_reached_counts() -> None:
+    moving = {"sent": 50, "sent_lately": 51, "first_ago": 300, "sent_ago": 0}
+    one = share(queued=1000, sent_today=50, **moving)
+    assert progress_of(details(one), NOW).seconds_left == 60 * 1000 / 10
+    capped = progress_of(details(one, device_cap=100), NOW)
+    assert capped.seconds_left == 86400 * 9 - 3600  # 50 today, the last 50 on the tenth day after it
+    assert capped.time_left.startswith("at least 8d 23h at this rate; limits")
+    full = share("d2", queued=100_000, sent_today=100)
+    assert progress_of(details(one, full, device_cap=100), NOW).seconds_left == capped.seconds_left
+    pool = share(None, None, queued=100_000)
+    assert least_by_cap(details(pool, device_cap=1)) == 0.0
+
+
+@given(
+    st.integers(0, 400),
+    st.integers(0, 60),
+    st.integers(1, 50),
+    st.floats(0, 24),
+    st.lists(st.sampled_from([23, 24, 25])),
+)
+def test_no_day_of_any_length_sends_what_a_cap_holds_back_sooner(
+    waiting: int, sent_today: int, cap: int, left_of_today: float, days: list[int]
+) -> None:
+    """Beside a device that sends in no time, on days of which one a year has 23 hours and one 25."""
+    hours = 0.0
+    for day in itertools.count():
+        waiting_now = max(0, waiting - max(0, cap - sent_today) - cap * (day - 1)) if day else waiting
+        sends = max(0, cap - sent_today) if day == 0 else cap
+        if waiting_now <= sends:
+            break
+        hours += left_of_today if day == 0 else (days[day - 1] if day == 1 and days else 24)
+    campaign = details(share(queued=waiting, sent_today=sent_today), device_cap=cap)
+    assert least_by_cap(campaign) <= 3600 * hours
+    if waiting <= cap - sent_today:
+        assert least_by_cap(campaign) == 0.0
 
 
 @pytest.mark.parametrize(
