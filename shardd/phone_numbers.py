@@ -135,18 +135,6 @@ def _refused(text: str) -> PermanentError:
     return PermanentError(text, error_class=ErrorClass.RECIPIENT)
 
 
-def readable(recipient: str) -> str:
-    """A recipient that was read, or an address, as people write it: `+49 1511 2345678`; one that is no number unchanged."""
-    digits = recipient.removeprefix("+")
-    if _NUMBER.fullmatch(digits) is None:
-        return recipient
-    try:
-        number = phonenumbers.parse(f"+{digits}", None)
-    except phonenumbers.NumberParseException:
-        return f"+{digits}"
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
-
-
 def is_region(code: str) -> bool:
     """Whether a country code of two letters (ISO 3166) has phone numbers."""
     return code in phonenumbers.SUPPORTED_REGIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,11 @@ EMPTY: Final = "is empty: write a phone number, or an address that ends with @li
 MOST_NUMBER: Final = 100
 MOST_NOTE: Final = 1000
 """Characters of a note, as the database accepts them."""
+
+
+def but_exempt(classes: Sequence[str]) -> str:
+    """What goes on in spite of an opt-out, as the end of a sentence that says that nothing does."""
+    return f", but those of the class {' and '.join(classes)} (opt_outs.exempt)" if classes else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> O
     async with site.acting(actor, OPT_OUT, PERSON) as acting:
         admin = OptOutAdmin(acting.database)
         new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
+        but = but_exempt(await admin.exempt())
         acting.detail = "added" if new else "already listed"
     if not new:
         return OptedOut(new=False, words=f"{recipient} is on the list already, and stays as it is.")
-    return OptedOut(new=True, words=f"{recipient} is opted out: no more messages are sent to them.")
+    return OptedOut(new=True, words=f"{recipient} is opted out: no more messages are sent to them{but}.")

@@ -191,6 +191,10 @@ class StoppedJob:
 class OptOutAdmin(Statements):
     """What an operator asks and does about the list."""
 
+    async def exempt(self) -> list[str]:
+        """The classes that an opt-out does not stop, as the host that read its config last has them."""
+        return [str(one) for one in await self._database.column("exempt_classes")]
+
     async def add(self, added: Sequence[NewOptOut], *, source: str, created_by: str) -> set[str]:
         """Add recipients, in chunks; returns the addresses that are new. Raises BlockedError with the number that was added."""
         new: set[str] = set()

@@ -82,7 +82,7 @@ class OperateCalls:
                 "Opt somebody out, for good",
                 NewOptOut,
                 required=True,
-                about="Only the person can take it back, by a message.",
+                about="Nobody but the person can take it back, by a message with a word of `opt_outs.take_back_words`.",
             ),
         ]
 

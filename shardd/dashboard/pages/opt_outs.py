@@ -7,12 +7,11 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, opt_out
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, but_exempt, opt_out
 from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
-from shardd.phone_numbers import readable
 from shardd.queue.forgetting import Forgetting
 from shardd.queue.opt_outs import OptOutAdmin
 
@@ -39,6 +38,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             sign_in,
             status=400 if error else 200,
             error=error,
+            but=but_exempt(await admin.exempt()),
             written=fields.typed(request.query, ["number"])["number"],
             found=found[:MOST],
             before=before,
@@ -52,7 +52,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             "opt-out.html",
             sign_in,
             recipient=recipient,
-            readable=readable(recipient),
+            but=but_exempt(await admin.exempt()),
             address=address,
             found=await admin.show(address),
             trail=await admin.trail(address),

@@ -79,6 +79,10 @@ INSERT INTO shardd.settings AS s (name, value)
 VALUES ('opt_outs.exempt', to_jsonb(%(exempt)s::text[])), ('default_codes', %(codes)s::jsonb)
 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value WHERE s.value <> EXCLUDED.value;
 
+-- name: exempt_classes
+-- The classes that an opt-out does not stop.
+SELECT class FROM shardd.settings s CROSS JOIN jsonb_array_elements_text(s.value) class WHERE s.name = 'opt_outs.exempt' ORDER BY class;
+
 -- name: add_opt_outs
 -- Adds recipients to the list. Arrays, one element per recipient. Returns the addresses that are new.
 INSERT INTO shardd.opt_outs (recipient, source, note, said_at, created_by)
