@@ -66,9 +66,11 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
         try:
             own = {one.name for one in (await site.supervisor.status()).webhooks}  # which its notes name
+            tried = set((await site.supervisor.settings()).node.webhooks) - own
+            failing = [one for one in failing if one.name in tried]
         except SharddError:
-            own = set()
-        return site.render("overview-webhooks.html", None, webhooks=[one for one in failing if one.name not in own])
+            pass  # which of them are still in the config is not known
+        return site.render("overview-webhooks.html", None, webhooks=failing)
 
     def part(name: str) -> None:
         live.part(f"overview-{name}", lambda _: of_status(name) if name in OF_STATUS else of_rates(name))

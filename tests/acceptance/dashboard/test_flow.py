@@ -150,6 +150,15 @@ async def test_a_failing_webhook_is_seen_and_retried(start_daemon: StartDaemon, 
     await expect(page.locator("#done")).to_contain_text("Webhook crm is tried at once")
     assert producer.execute("SELECT retries_asked FROM shardd.webhook_cursors") == [(1,)]
 
+    # Nobody tries one that is no longer in the config.
+    producer.execute(
+        "INSERT INTO shardd.webhook_cursors"
+        ' SELECT (jsonb_populate_record(crm, \'{"name": "gone"}\')).* FROM shardd.webhook_cursors crm'
+    )
+    await page.goto(site)
+    await expect(page.locator("main")).to_contain_text("crm")
+    await expect(page.locator("main")).not_to_contain_text("gone")
+
 
 async def test_the_keyboard_is_enough(daemon: Daemon, producer: Producer, page: Page) -> None:
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
