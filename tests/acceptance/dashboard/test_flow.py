@@ -153,7 +153,7 @@ async def test_a_failing_webhook_is_seen_and_retried(start_daemon: StartDaemon, 
     # Nobody tries one that is no longer in the config.
     producer.execute(
         "INSERT INTO shardd.webhook_cursors"
-        ' SELECT (jsonb_populate_record(crm, \'{"name": "gone"}\')).* FROM shardd.webhook_cursors crm'
+        ' SELECT (jsonb_populate_record(crm, \'{"name": "gone", "failures": 50}\')).* FROM shardd.webhook_cursors crm'
     )
     await page.goto(site)
     await expect(page.locator("main")).to_contain_text("crm")
