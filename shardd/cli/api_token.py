@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, change, change_each
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import WIDE, Column, Listing
@@ -16,8 +17,8 @@ from shardd.config import Config
 from shardd.config.values import Seconds
 from shardd.errors import UsageError
 from shardd.queue.api_tokens import PRODUCERS, ApiToken, ApiTokens, May, NewToken
-from shardd.queue.database import Database
 from shardd.queue.producers import ProducerAdmin
+from shardd.queue.queries import Queries
 from shardd.words import ago, moment_text
 
 LONGEST_ROLE: Final = 63
@@ -73,6 +74,7 @@ def token_group() -> None:
 )
 @json_option("Print an object with the token, for programs; times in ISO 8601.")
 @database_config_option
+@acts("add")
 def add(*, name: str, may: str, role: str | None, lives: float | None, as_json: bool, config: Config) -> None:
     """Make a token, and print it.
 
@@ -86,12 +88,18 @@ def add(*, name: str, may: str, role: str | None, lives: float | None, as_json: 
         raise UsageError(f"--role {role}: a token with --may={may} acts as no role; leave --role out")
     acts_as = (role or PRODUCERS) if what is May.SEND else None
 
-    async def work(database: Database) -> NewToken | None:
+    async def work(database: Queries) -> NewToken | None:
         if acts_as is not None:
             await _check_role(database, config, acts_as)
         return await ApiTokens(database).add(name, what, role=acts_as, created_by=login_name(), lives=lives)
 
-    made = with_database(config, work)
+    made = change(
+        config,
+        "token",
+        work,
+        changed=lambda made: [] if made is None else [name],
+        detail=lambda _: f"may {may}{'' if acts_as is None else f' as {acts_as}'}",
+    )
     if made is None:
         raise UsageError(f"token {name} already exists: choose another name, or first: shardd token remove {name}")
     if as_json:
@@ -117,13 +125,14 @@ def list_(*, as_json: bool, config: Config) -> None:
 @token_group.command("remove", epilog=examples("shardd token remove shop"))
 @ids_argument("token", "names", "NAME...")
 @database_config_option
+@acts("remove")
 def remove(*, names: list[str], config: Config) -> None:
     """End tokens, at once."""
-    gone = with_database(config, lambda database: ApiTokens(database).remove(names))
+    gone = change_each(config, "token", lambda database: ApiTokens(database).remove(names))
     report("removed", "token", gone, {"unknown; the others: shardd token list": without(names, gone)})
 
 
-async def _check_role(database: Database, config: Config, role: str) -> None:
+async def _check_role(database: Queries, config: Config, role: str) -> None:
     """Raise UsageError for a role that a token cannot send as, with the SQL that changes that."""
     if not 0 < len(role.encode()) <= LONGEST_ROLE or "\0" in role:
         raise UsageError(f"--role: a role's name has 1 to {LONGEST_ROLE} bytes, this one {len(role.encode())}")

@@ -15,6 +15,7 @@ from typing import IO, Final
 
 import click
 
+from shardd.cli.acts import acts, record
 from shardd.cli.backup_file import ARCHIVE, new_file
 from shardd.cli.database import command_pool, reach_alone, reach_dsn
 from shardd.cli.help import examples
@@ -88,6 +89,7 @@ async def backup(file: Path, config: Config) -> None:
     help="Whether anything was sent or received after the backup was made; must be given.",
 )
 @config_option
+@acts("restore")
 @run_async
 async def restore(file: Path, sent: str | None, config: Config) -> None:
     """Restore a file of `shardd db backup`, or `-` for stdin, into an empty database.
@@ -114,6 +116,7 @@ async def restore(file: Path, sent: str | None, config: Config) -> None:
                         await _refuse_if_sent(start, writing)
                     async with command_pool(config, writing) as database:
                         await Lives(database).begin(f"restored, --sent-since-backup={sent}")
+                        await record(database, config, "the database", f"--sent-since-backup={sent}")
             except BaseException:
                 if begun:
                     say(_NOT_COMPLETE, err=True)

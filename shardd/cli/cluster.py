@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, change
 from shardd.cli.completion import complete_nodes
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
@@ -23,8 +24,8 @@ from shardd.cli.regions import list_regions
 from shardd.config import Config
 from shardd.config.values import closest
 from shardd.errors import UsageError
-from shardd.queue.database import Database
 from shardd.queue.leases import Node, all_nodes, set_cordoned
+from shardd.queue.queries import Queries
 from shardd.states import NodeState
 from shardd.supervisor.cluster.node_shares import NodeShare, look, shares_of, sharing_as_json
 from shardd.words import count
@@ -83,6 +84,7 @@ def list_(*, as_json: bool, configs: list[Config]) -> None:
 @_node
 @yes_option
 @database_config_option
+@acts("cordon")
 def cordon(node: str, *, yes: bool, config: Config) -> None:
     """Have a node give its shards to the others.
 
@@ -93,7 +95,12 @@ def cordon(node: str, *, yes: bool, config: Config) -> None:
     found = find_node(nodes, node)
     if found.serves and not any(one.serves for one in nodes if one.id != found.id):
         confirm(f"no other node takes shards: while {found.name} is cordoned, nothing is sent. Cordon it?", yes=yes)
-    if not with_database(config, lambda database: set_cordoned(database, found.id, cordoned=True)):
+    if not change(
+        config,
+        "node",
+        lambda database: set_cordoned(database, found.id, cordoned=True),
+        changed=lambda changed: [found.name] if changed else [],
+    ):
         say(f"node {found.name} is cordoned already")
         return
     gives = f"it gives {count(len(sharing.held_by(found.id)), 'shard')} back; see: shardd cluster list"
@@ -104,14 +111,15 @@ def cordon(node: str, *, yes: bool, config: Config) -> None:
 @cluster_group.command("uncordon", epilog=examples("shardd cluster uncordon host-b"))
 @_node
 @database_config_option
+@acts("uncordon")
 def uncordon(node: str, config: Config) -> None:
     """Let a node take shards again."""
 
-    async def work(database: Database) -> tuple[Node, bool]:
+    async def work(database: Queries) -> tuple[Node, bool]:
         found = find_node(await all_nodes(database), node)
         return found, await set_cordoned(database, found.id, cordoned=False)
 
-    found, changed = with_database(config, work)
+    found, changed = change(config, "node", work, changed=lambda result: [result[0].name] if result[1] else [])
     if not changed:
         say(f"node {found.name} is not cordoned")
         return

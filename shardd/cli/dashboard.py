@@ -30,7 +30,7 @@ ACTS: Final = Listing[Act](
         Column("act", lambda act: act.act),
         Column("target", lambda act: act.target),
         Column("detail", lambda act: act.detail, at_least=WIDE),
-        Column("result", lambda act: act.result),
+        Column("result", lambda act: act.shown_result),
         Column("node", lambda act: act.node, at_least=AIRY),
     ],
 )
@@ -82,11 +82,11 @@ def password() -> None:
 @dashboard_group.command(
     "acts", epilog=examples("shardd dashboard acts --limit=10", "shardd dashboard acts --who=ada --json")
 )
-@click.option("--who", metavar="NAME", help="Only what this user did.")
+@click.option("--who", metavar="NAME", help="Only what this user, token or account did.")
 @limit_option
 @json_list_option
 @database_config_option
 def acts(*, who: str | None, limit: int, as_json: bool, config: Config) -> None:
-    """List who did what on the web page, newest first."""
+    """List who did what, by the web page, the API and commands, newest first."""
     found = with_database(config, lambda database: Acts(database).newest(limit, who=who))
     ACTS.show(found, as_json=as_json, limit=limit)

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, change
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
@@ -28,8 +29,10 @@ from shardd.cli.output import (
 )
 from shardd.config import Config
 from shardd.errors import UsageError
+from shardd.queue.acts import joined, listed
 from shardd.queue.database import Database
 from shardd.queue.groups import GroupAdmin, GroupRow, Member
+from shardd.queue.queries import Queries
 from shardd.words import count, moment_text
 
 GROUPS: Final = Listing[GroupRow](
@@ -76,12 +79,19 @@ def group_group() -> None:
 @ids_argument("device", "devices", "DEVICE...", required=False)
 @click.option("--label", help="A name for people.")
 @database_config_option
+@acts("add")
 def add(group: str, devices: list[str], label: str | None, config: Config) -> None:
     """Make a group, or add devices to it.
 
     A device may be in several groups.
     """
-    added = with_database(config, lambda database: GroupAdmin(database).add(group, devices, label))
+    added = change(
+        config,
+        "group",
+        lambda database: GroupAdmin(database).add(group, devices, label),
+        changed=lambda added: [group] if added.group_is_new or added.new or label is not None else [],
+        detail=lambda added: joined("" if label is None else f"label {label}", listed("device", sorted(added.new))),
+    )
     if added.group_is_new:
         say(f"made group {group}" + (f" of {count(len(added.new), 'device')}" if added.new else ""))
     elif devices:
@@ -95,17 +105,24 @@ def add(group: str, devices: list[str], label: str | None, config: Config) -> No
 @_group
 @ids_argument("device", "devices", "DEVICE...")
 @database_config_option
+@acts("remove")
 def remove(group: str, devices: list[str], config: Config) -> None:
     """Take devices out of a group.
 
     Jobs that they were given and that no worker has in flight go back to the pool.
     """
 
-    async def work(database: Database) -> tuple[set[str], int]:
+    async def work(database: Queries) -> tuple[set[str], int]:
         await _find(database, group)
         return await GroupAdmin(database).remove(group, devices)
 
-    gone, jobs = with_database(config, work)
+    gone, jobs = change(
+        config,
+        "group",
+        work,
+        changed=lambda result: [group] if result[0] else [],
+        detail=lambda result: listed("device", sorted(result[0])),
+    )
     back = f"; {count(jobs, 'job')} went back to its pool" if jobs else ""
     say(f"took {count(len(gone), 'device')} out of group {group}{back}")
     if others := without(devices, gone):
@@ -160,13 +177,14 @@ def _facts(group: GroupRow) -> Facts:
 @group_group.command("delete", epilog=examples("shardd group delete sales"))
 @_group
 @database_config_option
+@acts("delete")
 def delete(group: str, config: Config) -> None:
     """Delete a group that no waiting job names.
 
     Its devices stay. Which of them a recipient knows is forgotten.
     """
 
-    async def work(database: Database) -> None:
+    async def work(database: Queries) -> None:
         found = await _find(database, group)
         if not await GroupAdmin(database).delete(group):
             jobs = found.pooled + found.given
@@ -175,11 +193,11 @@ def delete(group: str, config: Config) -> None:
                 "wait until they end, or cancel them (shardd job cancel)"
             )
 
-    with_database(config, work)
+    change(config, "group", work, changed=lambda _: [group])
     say(f"deleted group {group}")
 
 
-async def _find(database: Database, name: str) -> GroupRow:
+async def _find(database: Queries, name: str) -> GroupRow:
     found = await GroupAdmin(database).find(name)
     if found is None:
         raise unknown("group", name)

@@ -20,7 +20,7 @@ from shardd.cli.early import report_failure, watch
 from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
 from shardd.cli.output import say, say_error
-from shardd.errors import ConfigError, SharddError, UsageError
+from shardd.errors import ConfigError, SharddError, UnsureError, UsageError
 
 COMPLETE: Final = "_SHARDD_COMPLETE"
 """Set by a shell that asks for a completion."""
@@ -90,7 +90,7 @@ def main() -> None:
         code = error.exit_code
     except SharddError as error:
         report_failure(str(error), error.__cause__)
-        say_error(f"shardd: {error}")
+        say_error(f"shardd: {_error_text(error)}")
         code = error.exit_code
     except BrokenPipeError:
         # The reader (head, less) has gone.
@@ -134,6 +134,12 @@ def _check_encoding() -> None:
 def _is_unicode(text: str) -> bool:
     # Python represents other bytes as lone surrogates (PEP 383).
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _error_text(error: SharddError) -> str:
+    if isinstance(error, UnsureError):
+        return f"it is not known whether this was done ({error}): look before you do it again"
+    return str(error)
 
 
 def _usage_text(error: click.ClickException) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -182,7 +182,8 @@ def without(names: Iterable[str], *others: Collection[str]) -> list[str]:
 
 def login_name() -> str:
     """Who runs the command."""
+    number = os.geteuid()
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"user {os.getuid()}"
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"

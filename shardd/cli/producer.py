@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, change
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
@@ -15,7 +17,8 @@ from shardd.cli.output import Facts, Text, make_console, make_facts, print_json,
 from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.producers import Bindings, Bound, ProducerAdmin, ProducerRow, Role
+from shardd.queue.producers import Bindings, Bound, Named, ProducerAdmin, ProducerRow, Role, patiently
+from shardd.queue.queries import Queries
 from shardd.words import count, moment_text
 
 LONGEST_ROLE: Final = 63
@@ -76,6 +79,7 @@ def producer_group() -> None:
 @_role
 @_bindings
 @database_config_option
+@acts("add")
 def add(*, role: str, config: Config, **ids: list[str]) -> None:
     """Bind a role, or add to its bindings.
 
@@ -85,16 +89,21 @@ def add(*, role: str, config: Config, **ids: list[str]) -> None:
     if not bindings:
         raise UsageError("nothing to bind: add --device, --group or --campaign, once for each")
 
-    async def work(database: Database) -> tuple[Bound, ProducerRow | None]:
+    async def work(database: Queries) -> tuple[Bound, ProducerRow | None, list[str]]:
         admin = ProducerAdmin(database)
         found = await _find_role(admin, config, role)
+        notes = await _notes(admin, role, found)
         bound = await admin.bind(role, bindings, is_group=not found.can_login)
-        if bound.unknown:
-            return bound, None
-        await _print_notes(admin, role, found)
-        return bound, (await admin.of(role))[0]
+        return bound, None if bound.unknown else (await admin.of(role))[0], notes
 
-    bound, row = with_database(config, work)
+    bound, row, notes = change(
+        config,
+        "role",
+        work,
+        changed=lambda result: [role] if _number(result[0]) else [],
+        detail=lambda _: ", ".join(f"{kind} {name}" for kind, names in _by_kind(bindings) for name in names),
+        repeat=patiently,
+    )
     if row is None:
         refusals = Refusals()
         for kind, where in _KINDS.items():
@@ -102,6 +111,8 @@ def add(*, role: str, config: Config, **ids: list[str]) -> None:
             refusals.add(names, kind, f"unknown, so nothing was bound; the others: {where}")
         refusals.finish()
         return
+    for note in notes:
+        say(f"note: {note}", err=True)
     what = _counted(bound.devices, bound.groups, bound.campaigns)
     say(f"bound {role} to {what}" if what else f"{role} is bound to all of it already")
     say(f"{role} {_rights(row)}")
@@ -113,6 +124,7 @@ def add(*, role: str, config: Config, **ids: list[str]) -> None:
 @_role
 @_bindings
 @database_config_option
+@acts("remove")
 def remove(*, role: str, config: Config, **ids: list[str]) -> None:
     """Remove bindings of a role.
 
@@ -120,23 +132,31 @@ def remove(*, role: str, config: Config, **ids: list[str]) -> None:
     """
     bindings = Bindings(**ids)
 
-    async def work(database: Database) -> None:
+    async def work(database: Queries) -> tuple[list[Named], list[ProducerRow]]:
         admin = ProducerAdmin(database)
         if not any(row.role == role for row in await admin.of(role)):
             raise UsageError(f"role {role} is not bound; those that are: shardd producer list")
         if not bindings:
             await admin.free(role)
-            _print_freed(role, await admin.of(role))
-            return
-        gone = await admin.unbind(role, bindings)
-        counts = [sum(kind == one for kind, _ in gone) for one in _KINDS]
-        say(f"took {_counted(*counts) or 'nothing'} from {role}")
-        named = {"device": bindings.devices, "group": bindings.groups, "campaign": bindings.campaigns}
-        if others := [name for kind, names in named.items() for name in names if (kind, name) not in gone]:
-            say(f"not bound to it: {some(others)}")
-        say(f"{role} {_rights((await admin.of(role))[0])}")
+            return [], await admin.of(role)
+        return await admin.unbind(role, bindings), await admin.of(role)
 
-    with_database(config, work)
+    gone, left = change(
+        config,
+        "role",
+        work,
+        changed=lambda result: [role] if result[0] or not bindings else [],
+        detail=lambda result: ", ".join(f"{kind} {name}" for kind, name in result[0]) or "all its bindings",
+        repeat=patiently,
+    )
+    if not bindings:
+        _print_freed(role, left)
+        return
+    counts = [sum(kind == one for kind, _ in gone) for one in _KINDS]
+    say(f"took {_counted(*counts) or 'nothing'} from {role}")
+    if others := [name for kind, names in _by_kind(bindings) for name in names if (kind, name) not in gone]:
+        say(f"not bound to it: {some(others)}")
+    say(f"{role} {_rights(left[0])}")
 
 
 @producer_group.command("list", epilog=examples("shardd producer list"))
@@ -242,12 +262,22 @@ async def _find_role(admin: ProducerAdmin, config: Config, role: str) -> Role:
     return found
 
 
-async def _print_notes(admin: ProducerAdmin, role: str, found: Role) -> None:
+def _by_kind(bindings: Bindings) -> list[tuple[str, Sequence[str]]]:
+    return [("device", bindings.devices), ("group", bindings.groups), ("campaign", bindings.campaigns)]
+
+
+def _number(bound: Bound) -> int:
+    return bound.devices + bound.groups + bound.campaigns
+
+
+async def _notes(admin: ProducerAdmin, role: str, found: Role) -> list[str]:
+    notes = []
     if not found.may_insert:
         grant = (await admin.statements(role))[1]
-        say(f"note: {role} may insert nothing until an administrator of the server runs: {grant}", err=True)
+        notes.append(f"{role} may insert nothing until an administrator of the server runs: {grant}")
     if found.free_members:
-        say(f"note: {some(found.free_members)} may act as {role} and is free: bind it, too", err=True)
+        notes.append(f"{some(found.free_members)} may act as {role} and is free: bind it, too")
+    return notes
 
 
 def _print_freed(role: str, others: list[ProducerRow]) -> None:

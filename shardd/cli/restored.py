@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, under_way
 from shardd.cli.backup import NEW_KEYS, end_what_waited
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.help import examples
@@ -33,6 +34,7 @@ _ASK: Final = (
     help="Whether anything was sent or received that this database does not know; must be given.",
 )
 @database_config_option
+@acts("restored")
 @run_async
 async def restored(sent: str | None, config: Config) -> None:
     """Go on with a database that was restored by pg_restore, from a snapshot or from archived WAL.
@@ -41,13 +43,12 @@ async def restored(sent: str | None, config: Config) -> None:
     """
     if sent is None:
         raise UsageError(_ASK)
-    async with reach_dsn(config, make=False) as dsn:
-        async with command_pool(config, dsn) as database:
-            if await is_any_served(database):
-                raise UsageError(_why_not((await Lives(database).last()).doubt))
-        if sent == "maybe":
-            await end_what_waited(config, dsn)
-        async with command_pool(config, dsn) as database:
+    async with reach_dsn(config, make=False) as dsn, command_pool(config, dsn) as database:
+        if await is_any_served(database):
+            raise UsageError(_why_not((await Lives(database).last()).doubt))
+        async with under_way(database, config, "the database", f"--sent-since-backup={sent}"):
+            if sent == "maybe":
+                await end_what_waited(config, dsn)
             await Lives(database).begin(f"restored by other means, --sent-since-backup={sent}")
     say(
         "answered; next: add the opt-outs that were made since (shardd guide backup); shardd goes on, or can be started"

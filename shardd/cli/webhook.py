@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.acts import acts, change
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.listing import Column, Listing
@@ -136,12 +137,18 @@ def failed(name: str, limit: int, as_json: bool, config: Config) -> None:
 @webhook_group.command("retry", epilog=examples("shardd webhook retry crm"))
 @click.argument("name")
 @database_config_option
+@acts("retry")
 def retry(name: str, config: Config) -> None:
     """Retry a failing or disabled webhook now.
 
     Events that were set aside are sent once more.
     """
-    again = with_database(config, lambda database: WebhookAdmin(database).ask_retry(name))
+    again = change(
+        config,
+        "webhook",
+        lambda database: WebhookAdmin(database).ask_retry(name),
+        changed=lambda again: [] if again is None else [name],
+    )
     if again is None:
         if name in config.webhooks:
             raise UsageError(f"webhook {name} has not begun yet: the running shardd has not read this config")

@@ -109,7 +109,7 @@ def all_routes(site: Site, live: Live, numbers: CampaignNumbers, api: Api, linki
         *static_files.routes(),
         *sign_in.routes(site),
         *account.routes(site),
-        *audit.routes(site),
+        *audit.routes(site, live),
         *overview.routes(site, live),
         *streams.routes(site, live),
         *events.routes(site, live),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.audit import Actor
 from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
-from shardd.errors import DatabaseError, ErrorClass, UnsureError, UsageError
+from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
+from shardd.queue.act_log import Actor
+from shardd.queue.acts import joined
 from shardd.queue.bulk_actions import (
     CANCEL,
     OBSTACLES,
@@ -27,7 +29,6 @@ from shardd.queue.bulk_actions import (
     Report,
     Seen,
     carry_out,
-    done_words,
     left_words,
     look,
     question_of,
@@ -35,9 +36,17 @@ from shardd.queue.bulk_actions import (
     unseen,
     warning_of,
 )
-from shardd.queue.job_admin import CHUNK, JobAdmin, JobCount, Traits
+from shardd.queue.job_admin import JobAdmin, JobCount, Traits
+from shardd.queue.recorded_jobs import (
+    BrokenOffError,
+    ManyJobs,
+    carry_out_on_many,
+    jobs_of,
+    jobs_with,
+    named_jobs,
+    report_words,
+)
 from shardd.states import JOB_TRANSITIONS, JobState
-from shardd.words import count
 
 PATIENCE: Final = 20.0
 """Seconds in which an act ends between two chunks: a browser does not wait forever, and the button can be pressed again."""
@@ -55,30 +64,15 @@ BUTTONS: Final = {
 }
 """The words of each act's button, for one job."""
 LONGEST_TRAIT: Final = 1000
-_FIELDS: Final = {"state": "state", "campaign": "campaign", "class": "job_class", "error_class": "error_class"}
-_PRIVATE: Final = {"order_group": "order_group", "reference": "reference"}
-"""Producers may name these after a person, so the audit log does not have them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ManyJobs:
-    """Jobs that are acted on chunk by chunk, and how the audit log names that."""
-
-    act: str
-    target: str
-    detail: str
-    choice: Choice
-    seen: Seen
-
-
-class BrokenOffError(Exception):
-    """An act on many jobs broke off; its text says what is known of them."""
-
-    def __init__(self, status: int, words: str, handled: int) -> None:
-        """`handled`: so many jobs were, before."""
-        super().__init__(words)
-        self.status = status
-        self.handled = handled
+_FIELDS: Final = {
+    "state": "state",
+    "campaign": "campaign",
+    "class": "job_class",
+    "error_class": "error_class",
+    "order_group": "order_group",
+    "reference": "reference",
+}
+"""The fields of a form, and the traits that they are."""
 
 
 def action_of(name: str, sign_in: SignIn) -> BulkAction:
@@ -90,7 +84,9 @@ def action_of(name: str, sign_in: SignIn) -> BulkAction:
 def recorded_as(request: web.Request) -> str:
     """What the audit log calls the act of a path."""
     name = request.match_info["act"]
-    return _recorded(name) if name in BUTTONS else request.method
+    if name not in BUTTONS:
+        return request.method
+    return "resolve" if name in (SENT_NAME, NOT_SENT_NAME) else name
 
 
 def acts_on(state: JobState) -> list[str]:
@@ -122,7 +118,7 @@ def given_of(traits: Traits) -> dict[str, str | None]:
     """The fields of a form that has these filters."""
     values = asdict(traits)
     device = next(iter(traits.device_ids or ()), None)
-    return {"device": device, **{name: values[key] for name, key in {**_FIELDS, **_PRIVATE}.items()}}
+    return {"device": device, **{name: values[key] for name, key in _FIELDS.items()}}
 
 
 def questions_of(name: str, state: JobState | None) -> str:
@@ -169,14 +165,13 @@ async def act_on_jobs(
     action, choice = action_of(name, sign_in), Choice(list(ids), Traits())
     if len(ids) > 1:
         seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
-        target, detail = count(len(ids), "job"), f"jobs {', '.join(map(str, ids))}"
-        return await _act_on_many(site, sign_in, name, ManyJobs(_recorded(name), target, detail, choice, seen))
-    async with site.acting(sign_in, _recorded(name), f"job {ids[0]}") as acting:
+        return await _act_on_many(site, sign_in, action, named_jobs(ids, choice, seen))
+    async with site.acting(sign_in, f"job {ids[0]}", action.decision) as acting:
         jobs = JobAdmin(acting.database)
         report = await carry_out(action, jobs, choice, await look(action, jobs, choice, shown_as=shown_as))
         words = report_words(action, report)
         if report.done:
-            acting.detail = words
+            acting.detail = joined(action.decision, words)
         else:
             acting.result = words
     return _answer(site, sign_in, action, report)
@@ -193,11 +188,7 @@ def counted_at(values: Mapping[str, Any]) -> datetime:
 async def act_on_traits(site: Site, sign_in: SignIn, name: str, traits: Traits) -> web.Response:
     """Act on all jobs that have these traits, which were counted on the page before. Raises SharddError."""
     choice = Choice(None, traits)
-    given = given_of(traits)
-    shown = [f"{key} {value}" for key, value in given.items() if value and key not in _PRIVATE]
-    hidden = [f"one {key.replace('_', ' ')}" for key in _PRIVATE if given[key]]
-    detail = ", ".join([*shown, *hidden])
-    return await _act_on_many(site, sign_in, name, ManyJobs(_recorded(name), "jobs", detail, choice, unseen(choice)))
+    return await _act_on_many(site, sign_in, action_of(name, sign_in), jobs_with(choice, unseen(choice)))
 
 
 async def is_revocable(site: Site, number: int) -> bool:
@@ -214,61 +205,27 @@ async def why_no_retry(site: Site, number: int) -> str | None:
 
 async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str, as_of: datetime) -> web.Response:
     """Delete the messages of a campaign for everyone that an operator saw counted. Raises SharddError."""
-    return await _act_on_many(site, sign_in, REVOKE_NAME, to_revoke(campaign, as_of))
+    return await _act_on_many(site, sign_in, REVOKE, jobs_of(campaign, as_of))
 
 
-def to_revoke(campaign: str, as_of: datetime | None = None) -> ManyJobs:
-    """The jobs of a campaign, of which the messages are to be deleted; those that were sent by `as_of`."""
-    choice = Choice(None, Traits(campaign=campaign, as_of=as_of))
-    return ManyJobs(REVOKE_NAME, f"campaign {campaign}", "", choice, unseen(choice))
+async def act_on_many(site: Site, actor: Actor, action: BulkAction, many: ManyJobs) -> Report:
+    """Act chunk by chunk, within `PATIENCE`. Raises BrokenOffError, which is recorded, and DatabaseError: nothing was done."""
+    ends = time.monotonic() + PATIENCE
+    return await carry_out_on_many(
+        partial(site.under_way, actor),
+        action,
+        JobAdmin(site.database),
+        many,
+        enough=lambda: time.monotonic() > ends,
+        words_of=lambda error: failure(error)[1],
+    )
 
 
-async def carry_out_on_many(site: Site, actor: Actor, action: BulkAction, many: ManyJobs) -> Report:
-    """Act chunk by chunk, within `PATIENCE`; recorded as begun before, and with what came of it afterwards.
-
-    Raises BrokenOffError, which is recorded, and DatabaseError: nothing was done.
-    """
-    ends, handled = time.monotonic() + PATIENCE, 0
-
-    def progress(jobs: int) -> None:
-        nonlocal handled
-        handled += jobs
-
-    jobs, what = JobAdmin(site.database), (many.act, many.target)
-    await site.begin(actor, *what, many.detail)
+async def _act_on_many(site: Site, sign_in: SignIn, action: BulkAction, many: ManyJobs) -> web.Response:
     try:
-        report = await carry_out(
-            action, jobs, many.choice, many.seen, progress=progress, enough=lambda: time.monotonic() > ends
-        )
-    except (DatabaseError, UnsureError) as error:  # what was handled stays so
-        status, words = failure(error)
-        words = f"{words.rstrip('.')}; handled before: {count(handled, 'job')}"
-        if isinstance(error, UnsureError):
-            words += f"; of the next ones, at most {CHUNK:,}, it is not known"
-        await site.acted(actor, *what, many.detail, result=words)
-        raise BrokenOffError(status, words, handled) from error
-    words = report_words(action, report)
-    if report.done:
-        # A list of jobs comes after the outcome: where the row has no room for both, the list is cut.
-        parts = (many.detail, words) if many.choice.ids is None else (words, many.detail)
-        await site.acted(actor, *what, "; ".join(filter(None, parts)))
-    else:
-        await site.acted(actor, *what, many.detail, result=words)
-    return report
-
-
-def report_words(action: BulkAction, report: Report) -> str:
-    """What came of an act."""
-    more = ["there may be more: do it again"] if report.stopped else []
-    return "; ".join([done_words(action, report), *left_words(report), *more])
-
-
-async def _act_on_many(site: Site, sign_in: SignIn, name: str, many: ManyJobs) -> web.Response:
-    action = action_of(name, sign_in)
-    try:
-        report = await carry_out_on_many(site, sign_in, action, many)
+        report = await act_on_many(site, sign_in, action, many)
     except BrokenOffError as error:
-        return site.sorry(sign_in, error.status, f"{error}.")
+        return site.sorry(sign_in, failure(error.why)[0], f"{error}.")
     return _answer(site, sign_in, action, report)
 
 
@@ -276,7 +233,3 @@ def _answer(site: Site, sign_in: SignIn, action: BulkAction, report: Report) -> 
     if report.done or report.already or not report.left:
         return site.done(sign_in, report_words(action, report))
     return site.sorry(sign_in, 409, "; ".join(left_words(report)))
-
-
-def _recorded(name: str) -> str:
-    return f"resolve {name.replace('-', ' ')}" if name in (SENT_NAME, NOT_SENT_NAME) else name

@@ -123,6 +123,7 @@ class Live:
         self._is_signed_in = is_signed_in
         self._reader = OutboxReader(database, listener, Hearers(self._began, self._heard, self._database_says))
         self._renders: dict[str, Render] = {}
+        self._for_operators: set[str] = set()
         self._render_event: RenderEvent | None = None
         self._begins: list[Callable[[], None]] = []
         self._hears: list[Callable[[Sequence[EventRow]], None]] = []
@@ -136,12 +137,14 @@ class Live:
         self._watched_at = 0.0
         self._closed = False
 
-    def part(self, topic: str, render: Render) -> None:
+    def part(self, topic: str, render: Render, *, operate: bool = False) -> None:
         """A part of a page, from what is in memory: it is rendered every second while it is watched.
 
-        Of a topic such as `campaign:ID`, this is `campaign`.
+        Of a topic such as `campaign:ID`, this is `campaign`. `operate`: only for those who may.
         """
         self._renders[topic] = render
+        if operate:
+            self._for_operators.add(topic)
 
     def events_as(self, render: RenderEvent) -> None:
         """How an event looks on the page of events."""
@@ -152,9 +155,11 @@ class Live:
         self._begins.append(begin)
         self._hears.append(heard)
 
-    def names(self, topics: Sequence[str]) -> frozenset[str]:
-        """Those of these topics that there are."""
+    def names(self, topics: Sequence[str], sign_in: SignIn) -> frozenset[str]:
+        """Those of these topics that there are for somebody."""
         known = {EVENTS, *self._renders, *_SIGNALS.values(), "job", "device"}
+        if not sign_in.may_operate:
+            known -= self._for_operators
         return frozenset(one for one in topics if one.partition(":")[0] in known and len(one) <= MOST_OF_NAME)
 
     def watch(self) -> None:

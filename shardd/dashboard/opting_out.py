@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shardd.dashboard.audit import Actor
 from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.site import Site
 from shardd.errors import UsageError
+from shardd.queue.act_log import Actor
 from shardd.queue.opt_outs import NewOptOut, OptOutAdmin
 
-OPT_OUT, PERSON = "opt out", "a person"
-"""As the audit log has it."""
+OPT_OUT: Final = "opt out"
+"""What the audit log calls it."""
+PERSON: Final = "a person"
+"""Whom the audit log names."""
 EMPTY: Final = "is empty: write a phone number, or an address that ends with @lid or @g.us"
 MOST_NUMBER: Final = 100
 MOST_NOTE: Final = 1000
@@ -38,9 +40,9 @@ async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> O
     try:
         recipient = (await spelling_of(site)).read(written)
     except UsageError:  # its words have the number of a person, which the audit log shall not keep
-        await site.refused(actor, OPT_OUT, PERSON, why="the number cannot be read")
+        await site.refused(actor, PERSON, why="the number cannot be read")
         raise
-    async with site.acting(actor, OPT_OUT, PERSON) as acting:
+    async with site.acting(actor, PERSON) as acting:
         admin = OptOutAdmin(acting.database)
         new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
         but = but_exempt(await admin.exempt())

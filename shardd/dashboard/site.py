@@ -17,7 +17,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +27,7 @@ from aiohttp import web
 from shardd import __version__
 from shardd.config.values.network import is_loopback
 from shardd.dashboard import fields, static_files
-from shardd.dashboard.audit import Acting, Actor, Audit
+from shardd.dashboard.audit import Audit
 from shardd.dashboard.fair_database import LANE
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.looks import Looks
@@ -44,6 +43,7 @@ from shardd.errors import (
     UnsureError,
     UsageError,
 )
+from shardd.queue.act_log import Acting, Actor, UnderWay
 from shardd.queue.acts import DONE
 from shardd.queue.database import Database
 from shardd.states import DeviceState, JobState
@@ -78,6 +78,8 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
     "Server": "shardd",
 }
+ACT: Final = "act"
+"""The key of a request under which it has the name of its act in the audit log."""
 CURRENT: Final[ContextVar[web.Request]] = ContextVar("request")
 """The request that is being answered."""
 _STATES: Final = re.compile(rf"\b({'|'.join(one for one in (*JobState, *DeviceState) if '_' in one)})\b")
@@ -172,33 +174,40 @@ class Site:
         answer.headers.update({"HX-Retarget": "#done", "HX-Reswap": "innerHTML", "HX-Trigger": "acted"})
         return answer
 
-    def acting(self, actor: Actor, act: str, target: str, detail: str = "") -> AbstractAsyncContextManager[Acting]:
-        """Do something in the database, with its row of the audit log: `act` such as `pause`, `target` such as `device d1`.
+    def acting(self, actor: Actor, target: str, detail: str = "") -> AbstractAsyncContextManager[Acting]:
+        """Do something in the database, with its row of the audit log: the request's act, and a `target` such as `device d1`.
 
         Errors of the block are written by `signed_in`. No text of a message and no number of a person: the log is kept when
         somebody is forgotten. Raises DatabaseError and UnsureError.
         """
-        return self.audit.acting(actor, self._address(), act, target, detail)
+        return self.audit.acting(actor, self._address(), CURRENT.get()[ACT], target, detail)
 
-    async def begin(self, actor: Actor, act: str, target: str, detail: str = "") -> None:
-        """Before something that is not one transaction, and `acted` after it. Raises DatabaseError: then it must not begin."""
-        await self.audit.begin(actor, self._address(), act, target, detail)
+    def under_way(self, actor: Actor, target: str, detail: str = "") -> AbstractAsyncContextManager[UnderWay]:
+        """Do something that is not one transaction, with a row before and after it. Raises DatabaseError: then it must not begin.
+
+        A SharddError that leaves the block is recorded twice: here, and by `signed_in`.
+        """
+        return self.audit.under_way(actor, self._address(), CURRENT.get()[ACT], target, detail)
 
     async def acted(self, actor: Actor, act: str, target: str = "", detail: str = "", *, result: str = DONE) -> None:
         """Write to the audit log what has happened in this request. `result`: why it was not carried out."""
         await self.audit.record(actor, self._address(), act, target, detail, result=result)
 
-    async def refused(self, actor: Actor, act: str, target: str, detail: str = "", *, why: str) -> None:
-        """Write to the audit log that somebody was refused, which may happen often."""
-        await self.audit.refuse(actor, self._address(), act, target, detail, why=why)
+    async def signed(self, actor: Actor, act: str, detail: str = "") -> None:
+        """Write to the audit log that somebody signed in or out, which may happen often."""
+        await self.audit.signed(actor, self._address(), act, detail)
 
-    async def failed(self, actor: Actor, act: str, target: str, detail: str = "", *, error: Exception) -> None:
+    async def refused(self, actor: Actor, target: str, detail: str = "", *, why: str) -> None:
+        """Write to the audit log that somebody was refused, which may happen often."""
+        await self.audit.refuse(actor, self._address(), CURRENT.get()[ACT], target, detail, why=why)
+
+    async def failed(self, actor: Actor, target: str, detail: str = "", *, error: Exception) -> None:
         """Write to the audit log that something was not done, or perhaps."""
         if isinstance(error, UnsureError):
-            await self.acted(actor, act, target, detail, result=failure(error)[1])
+            await self.acted(actor, CURRENT.get()[ACT], target, detail, result=failure(error)[1])
         else:
             why = failure(error)[1] if isinstance(error, SharddError) else str(error)
-            await self.refused(actor, act, target, detail, why=why)
+            await self.refused(actor, target, detail, why=why)
 
     def _address(self) -> str:
         return self.gate.address(CURRENT.get())
@@ -233,9 +242,8 @@ class Site:
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """A handler for those who are signed in; the others get the page that tells how to.
 
-        `operate`: only for those who may; None: if the request is other than GET. `act`: the name with which the page records
-        its act in the audit log, so that it is found there by the same name when it is refused. `lasts`: its answer goes on,
-        and something else bounds how many of these one user has.
+        `operate`: only for those who may; None: if the request is other than GET. `act`: the name of what the page does in the
+        audit log, also of what is refused. `lasts`: its answer goes on, and something else bounds how many of these one user has.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -246,28 +254,27 @@ class Site:
             if sign_in is None:
                 return await self._unknown(request)
             LANE.set(sign_in.lane)
+            request[ACT] = request.method if act is None else act if isinstance(act, str) else act(request)
             may = request.method in SAFE if operate is None else not operate
             try:
                 with nullcontext() if lasts else self.answering.one_more(sign_in.lane):
-                    return await self._answer(request, sign_in, page, partial(_named, request, act), all_may=may)
+                    return await self._answer(request, sign_in, page, all_may=may)
             except TooManyError as error:
                 return self.sorry(sign_in, 429, f"{error}.")
 
         return handle
 
-    async def _answer(
-        self, request: web.Request, sign_in: SignIn, page: Page, named: Callable[[], tuple[str, str]], *, all_may: bool
-    ) -> web.StreamResponse:
-        """`named`: the act and its target, for the audit log. `all_may`: also those who only look."""
+    async def _answer(self, request: web.Request, sign_in: SignIn, page: Page, *, all_may: bool) -> web.StreamResponse:
+        """`all_may`: also those who only look."""
         acts = request.method not in SAFE
         if acts and (self.gate.is_from_another_page(request) or not sign_in.wrote(request.headers.get(FORM_TOKEN, ""))):
             words = "This request does not come from a page of this sign-in. Reload the page."
-            await self.refused(sign_in, *named(), why=words)
+            await self.refused(sign_in, _target(request), why=words)
             return self.sorry(sign_in, 403, words)
         if not (all_may or sign_in.may_operate):
             words = f"{sign_in.user} may look, but not operate."
             if acts:
-                await self.refused(sign_in, *named(), why=words)
+                await self.refused(sign_in, _target(request), why=words)
             return self.sorry(sign_in, 403, words)
         # PostgreSQL cannot hold a NUL, so nothing has a name with one.
         wanted = self._no_such_page if "\0" in request.path else page
@@ -278,7 +285,7 @@ class Site:
         except SharddError as error:
             status, words = failure(error)
             if acts:
-                await self.failed(sign_in, *named(), error=error)
+                await self.failed(sign_in, _target(request), error=error)
                 words = f"{words.rstrip('.')}. {NOTHING}." if isinstance(error, DatabaseError) else words
             return self.sorry(sign_in, status, words)
 
@@ -304,17 +311,14 @@ class Site:
         if role is None:
             raise NobodyError(f"The proxy names {name}, who is not in dashboard.users; dashboard.trusted_role is null.")
         made = self.sign_ins.begin(name, How.PROXY, Role(role), self.gate.address(request))
-        await self.acted(made, "sign in")
+        await self.signed(made, "sign in")
         return made
 
 
-def _named(request: web.Request, act: str | Callable[[web.Request], str] | None) -> tuple[str, str]:
-    """The act and the target of a request that is refused."""
-    if act is None:
-        return request.method, request.path
+def _target(request: web.Request) -> str:
+    """Of a request that is refused."""
     thing = next((one for one in THINGS if one in request.match_info), None)
-    target = request.path if thing is None else f"{thing} {request.match_info[thing]}"
-    return act if isinstance(act, str) else act(request), target
+    return request.path if thing is None else f"{thing} {request.match_info[thing]}"
 
 
 def spoken(text: str) -> str:

@@ -1,23 +1,32 @@
-"""The audit log: what people did through the dashboard. The statements of `sql/acts.sql` as typed calls."""
+"""The audit log: what people did by the dashboard and by commands. The statements of `sql/acts.sql` as typed calls."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
 from shardd.queue.queries import Statements
 from shardd.visible import visible
+from shardd.words import count
 
 MOST: Final = 500
 """Characters that are kept of each text."""
 DONE: Final = "done"
 """The result of an act that was carried out."""
 BEGUN: Final = "begun"
-"""The result of an act that may take long, before it is carried out: what came of it is another act, unless the process died."""
+"""The result of an act that is not one transaction, before it is carried out: what came of it is another act."""
+UNFINISHED: Final = f"{BEGUN}, and nothing is known of its end"
+"""What is shown of such an act when its process died, or lost the database for good."""
+LOST_AFTER: Final = 120.0
+"""Seconds without a sign of whoever carries an act out, after which nothing is known of its end."""
+NAMED_FOR: Final = 24 * 3600.0
+"""Seconds for which the overview names such an act."""
 _MORE: Final = " and {number:,} more"
-_IDS: Final = re.compile(r"(, [0-9]+)+")
+_IDS: Final = re.compile(r"(, [A-Za-z0-9][A-Za-z0-9._:+@-]*)+")
+_CLAIM: Final = " (sudo: {who})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +49,61 @@ class Act(NewAct):
 
     id: int
     at: datetime
+    unfinished: bool
+    """It began, and nothing is known of its end."""
+
+    @property
+    def shown_result(self) -> str:
+        """Its result for people."""
+        return UNFINISHED if self.unfinished else self.result
 
 
 class Acts(Statements):
     """Raises DatabaseError."""
 
-    async def record(self, new: NewAct) -> None:
-        """Add one."""
-        await self._database.execute(
-            "record_act", {name: shortened(visible(text)) for name, text in asdict(new).items()}
-        )
+    async def record(self, new: NewAct, *, began: int | None = None) -> None:
+        """Add one; `began`: the id of the one that begins it."""
+        await self._database.execute("record_act", {**_kept(new), "began": began})
+
+    async def begin(self, new: NewAct) -> int:
+        """Add one that is under way; returns its id."""
+        return int(await self._database.value("begin_act", _kept(new)))
+
+    async def see(self, began: int) -> None:
+        """Say that it is still under way; at least every `LOST_AFTER` seconds."""
+        await self._database.execute("see_act", {"act": began})
 
     async def newest(self, most: int, *, before: int | None = None, who: str | None = None) -> list[Act]:
-        """The newest ones, newest first; `before`: only those with a smaller id."""
-        return await self._database.rows(Act, "newest_acts", {"most": most, "before": before, "who": who})
+        """The newest ones, newest first; `before`: only those with a smaller id. `who` may be what sudo says of an account."""
+        params = {"most": most, "before": before, "who": who, "claim": by_sudo("", who or "")}
+        return await self._database.rows(Act, "newest_acts", {**params, "lost_after": LOST_AFTER})
+
+    async def unfinished(self, most: int) -> list[Act]:
+        """Those of a day of whose end nothing is known, newest first."""
+        params = {"most": most, "lost_after": LOST_AFTER, "named_for": NAMED_FOR}
+        return await self._database.rows(Act, "unfinished_acts", params)
+
+
+def by_sudo(account: str, who: str) -> str:
+    """An account of the operating system, and who sudo says it was: whoever has the account can write anything there."""
+    return account + _CLAIM.format(who=who)
+
+
+def named(one: str, names: Collection[object]) -> tuple[str, str]:
+    """The target and the detail of an act on things called `one`."""
+    if len(names) == 1:
+        return listed(one, names), ""
+    return count(len(names), one), listed(one, names)
+
+
+def listed(one: str, names: Collection[object]) -> str:
+    """Things called `one` by their names: `device d1`, or `devices d1, d2`."""
+    return f"{one}{'' if len(names) == 1 else 's'} {', '.join(map(str, names))}" if names else ""
+
+
+def joined(*parts: str) -> str:
+    """A detail of several parts; a list of ids is the last one: where the row has no room for all of it, the list is cut."""
+    return "; ".join(filter(None, parts))
 
 
 def shortened(text: str) -> str:
@@ -64,3 +114,7 @@ def shortened(text: str) -> str:
     if end > 0 and _IDS.fullmatch(text, end):
         return text[:end] + _MORE.format(number=text.count(",", end))
     return text[: MOST - 1] + "…"
+
+
+def _kept(new: NewAct) -> dict[str, str]:
+    return {name: shortened(visible(text)) for name, text in asdict(new).items()}

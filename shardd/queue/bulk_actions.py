@@ -131,6 +131,8 @@ class BulkAction:
     """Completes `warning: 2 jobs in doubt …`."""
     done_before: frozenset[str] = frozenset()
     """Obstacles of jobs that are already as requested."""
+    decision: str = ""
+    """What a person decided about the jobs, for the audit log."""
     only_as_seen: frozenset[JobState] = frozenset()
     """Of these states, only jobs that were in the same state when the operator was asked: one that is in doubt by now would
     have been another question."""
@@ -177,6 +179,7 @@ def resolving(*, sent: bool, by: str) -> BulkAction:
         handle=lambda jobs, traits, ids: jobs.decide(traits, ids, sent=sent, by=by),
         refusals=_NO_RESOLVE,
         wanted=frozenset({JobState.SENT if sent else JobState.FAILED}),
+        decision="sent" if sent else "not sent",
         usual_state=JobState.IN_DOUBT,
         warning=f"will be recorded {result}, as you decide; what a journal or a platform reports later will not change that",
     )

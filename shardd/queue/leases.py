@@ -12,7 +12,7 @@ from uuid import UUID
 
 from shardd.queue.beats import BeatMemory
 from shardd.queue.database import Database
-from shardd.queue.queries import Params, Record, first
+from shardd.queue.queries import Params, Queries, Record, first
 from shardd.states import NodeState
 
 
@@ -153,7 +153,7 @@ async def is_any_served(database: Database) -> bool:
     return bool(await database.value("any_lease"))
 
 
-async def all_nodes(database: Database) -> list[Node]:
+async def all_nodes(database: Queries) -> list[Node]:
     """Every node that is not forgotten yet, by name. Raises DatabaseError."""
     return await database.rows(Node, "all_nodes")
 
@@ -168,7 +168,7 @@ async def report_summary(database: Database, node_id: str, incarnation: UUID, su
     await database.execute("report_summary", {"id": node_id, "incarnation": incarnation, "summary": summary})
 
 
-async def set_cordoned(database: Database, node_id: str, *, cordoned: bool) -> bool:
+async def set_cordoned(database: Queries, node_id: str, *, cordoned: bool) -> bool:
     """Cordon a node or end that, which all nodes notice at once; False: nothing was to be changed. Raises DatabaseError."""
     return bool(await database.rows(Record, "cordon_node", {"id": node_id, "cordoned": cordoned}))
 

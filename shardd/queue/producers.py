@@ -152,19 +152,28 @@ class ProducerAdmin(Statements):
 
     async def _change(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Do `work` in a transaction, one at a time. It locks tables that all sessions use, and so never waits for long."""
-        for pause in (*PAUSES, None):
-            try:
-                async with self._database.connection() as connection, connection.transaction():
-                    await connection.execute(self._database.queries["set_short_lock_timeout"])
-                    await connection.execute(self._database.queries["lock_producers"])
-                    return await work(connection)
-            except DatabaseError as error:
-                if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-                    raise
-                if pause is None:
-                    raise DatabaseError(
-                        "nothing was changed, because another program's transaction holds a lock on a table of the queue: try "
-                        "again when it has ended (pg_stat_activity shows the oldest)"
-                    ) from error
-                await asyncio.sleep(pause)
-        raise AssertionError  # the last try returns or raises
+
+        async def once() -> Result:
+            async with self._database.connection() as connection, connection.transaction():
+                await connection.execute(self._database.queries["set_short_lock_timeout"])
+                await connection.execute(self._database.queries["lock_producers"])
+                return await work(connection)
+
+        return await patiently(once)
+
+
+async def patiently(change: Callable[[], Awaitable[Result]]) -> Result:
+    """Try to change bindings until their locks are free, for a while; `change` is a transaction. Raises DatabaseError."""
+    for pause in (*PAUSES, None):
+        try:
+            return await change()
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise
+            if pause is None:
+                raise DatabaseError(
+                    "nothing was changed, because another program's transaction holds a lock on a table of the queue: try "
+                    "again when it has ended (pg_stat_activity shows the oldest)"
+                ) from error
+            await asyncio.sleep(pause)
+    raise AssertionError  # the last try returns or raises

@@ -70,6 +70,7 @@ async def test_what_was_sent_after_a_backup_is_not_sent_again(
     ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
     assert ran.code == 0, ran.err
     assert "cancelled 1 job that waited; 1 job in flight will be in doubt" in ran.out
+    assert producer.acts()[-1] == ("restore", "the database", "done")
     ran = await shardd("db", "restore", file, "--sent-since-backup=maybe")
     assert ran.code == UsageError.exit_code
     assert "nothing is overwritten" in ran.err

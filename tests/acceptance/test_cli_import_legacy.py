@@ -126,6 +126,7 @@ async def test_an_old_system_moves_over_and_its_messages_leave_once(
     report = done.json
     assert done.code == 65, done.err
     assert report == {**rehearsed.json, "dry_run": False}
+    assert place.producer.acts() == [("import", "another system", result) for result in ("begun", "done")]
 
     assert report["devices"] == {"new": 4, "existing": 0, "with_session": 1, "unpaired": 1}
     assert (report["sessions"]["new"], report["campaigns"]) == (1, {"new": 1, "existing": 0})

@@ -86,6 +86,8 @@ async def test_another_number_is_refused_unless_wanted_and_the_old_session_is_en
     await place.control.wait_events("logout", device=fresh_number)
     session = told[-1]["session"]
     assert (place.row("shop"), place.sessions()) == ((session, "ready", None), [session])
+    ends = ("not paired: wrong number", "not paired: wrong number", "done")
+    assert place.producer.acts() == [("pair", "device shop", one) for end in ends for one in ("begun", end)]
     place.send("shop", "by the new session")
     (message,) = await place.control.wait_messages(1, sender=other)
     assert message.text == "by the new session"

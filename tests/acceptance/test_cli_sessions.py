@@ -27,6 +27,7 @@ async def test_a_logout_unlinks_the_session_that_a_worker_has_open_and_keeps_the
     done = await place.shardd("device", "logout", "shop", "--yes")
     assert (done.code, done.err) == (0, "")
     assert done.out == f"device shop is logged out of +{fresh_number}; pair it again: shardd device pair shop\n"
+    assert place.producer.acts() == [("log out", "device shop", "begun"), ("log out", "device shop", "done")]
     await place.control.wait_events("logout", device=fresh_number)
     assert session not in place.sessions()
     place.send("shop", "after")
@@ -87,6 +88,7 @@ async def test_a_replaced_device_sends_again_after_a_person_took_it_over(place: 
     assert "stop that client, then: shardd device take-over shop" in " ".join(shown.out.split())
     done = await place.shardd("device", "take-over", "shop", "--yes")
     assert (done.code, done.out.partition(";")[0]) == (0, "device shop is ready")
+    assert place.producer.acts() == [("take over", "device shop", "done")]
     assert await place.producer.until_finished(place.daemon, 2) == {"sent": 2}
     seen = await place.control.wait_messages(2, sender=fresh_number)
     assert [message.text for message in seen] == ["before", "after"]
@@ -129,6 +131,7 @@ async def test_imported_sessions_send_without_any_pairing(place: Place, empty_ds
 
     done = await place.shardd(*command, "--apply", "--yes")
     assert (done.code, done.err.splitlines()[-1]) == (0, "imported 2 devices")
+    assert place.producer.acts() == [("import", "2 devices", "begun"), ("import", "2 devices", "done")]
     shown = (await place.shardd("device", "show", f"wa-{new}", "--json")).json
     assert (shown["state"], shown["label"], shown["gap_max"]) == ("ready", f"Device {new}", 1.0)
     assert place.row(f"wa-{waiting}") == (f"{waiting}:1@s.whatsapp.net", "ready", None)

@@ -95,6 +95,12 @@ async def test_a_device_moves_to_another_region_and_back_with_its_session_its_co
     texts = [message.text for message in await europe.control.wait_messages(5, sender=fresh_number)]
     assert texts == ["europe 0", "europe 1", "europe 2", "asia", "europe again"]
     check_one_client(europe, fresh_number)
+    left, came = (
+        [("move", "device berlin-1", result) for result in ("begun", "done")],
+        ("move", "device berlin-1", "done"),
+    )
+    assert [act for act in europe.producer.acts() if act[0] == "move"] == [*left, came]
+    assert asia.producer.acts() == [came, *left]
 
 
 async def test_a_move_that_is_interrupted_opens_no_client_and_goes_on_when_it_is_repeated(

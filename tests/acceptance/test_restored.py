@@ -95,6 +95,7 @@ async def test_nothing_is_sent_from_a_database_that_was_restored_by_hand_before_
         assert "a node that died keeps them for lease.ttl" in ran.err
     assert ran.code == 0, ran.err
     assert ("cancelled 2 jobs that waited; 1 job in flight will be in doubt" in ran.out) == (answer == "maybe")
+    assert producer.acts()[-2:] == [("restored", "the database", result) for result in ("begun", "done")]
     await daemon.wait_said("READY=1")
     await other.wait_said("READY=1")
     if answer == "maybe":

@@ -81,6 +81,8 @@ async def test_a_campaign_is_revoked_by_the_devices_that_sent_it_once_however_of
         ("queued", 2),
         ("sent", 6),
     ]
+    acts = [result for act, target, result in producer.acts() if (act, target) == ("revoke", "campaign spring")]
+    assert acts == ["begun", "done"]
     shown = await spring("campaign", "show", "spring")
     assert "revocations 5 sent" in words(shown.out)
     unknown = await spring("campaign", "revoke", "autumn")
@@ -94,6 +96,7 @@ async def test_jobs_are_revoked_by_their_ids(daemon: Daemon, producer: Producer,
     mixed = await spring("job", "revoke", 1, 9, 4711)
     assert (mixed.code, mixed.out) == (64, "revoking 1 job\n")
     assert mixed.err == ("job 9: it was not sent; cancel it instead: shardd job cancel\njob 4711: unknown\n")
+    assert producer.acts()[-2:] == [("revoke", "3 jobs", "begun"), ("revoke", "3 jobs", "done")]
     await producer.until_finished(daemon, 7)
     ((revocation,),) = producer.execute("SELECT revoked_by FROM shardd.outcomes WHERE id = 1")
     assert producer.execute("SELECT state, revokes FROM shardd.outcomes WHERE id = %s", revocation) == [("sent", 1)]

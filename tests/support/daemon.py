@@ -241,6 +241,11 @@ class Producer:
             *(prefix, devices, devices, count),
         )
 
+    def acts(self) -> list[tuple[str, str, str]]:
+        """(act, target, result) of the audit log."""
+        rows = self.execute("SELECT act, target, result FROM shardd.acts ORDER BY id")
+        return [(act, target, result) for act, target, result in rows]
+
     def states(self) -> Counter[str]:
         return Counter(dict(self.execute("SELECT state, count(*) FROM shardd.outcomes GROUP BY state")))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import click
 from rich.progress_bar import ProgressBar
 
+from shardd.cli.acts import acts, change, change_each
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.job.bulk import carry_out_bulk
@@ -40,6 +42,7 @@ from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values import Number
 from shardd.errors import UsageError
+from shardd.queue.acts import joined
 from shardd.queue.bulk_actions import REVOKE, Choice
 from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.campaign_progress import Progress, campaign_json, progress_of
@@ -53,11 +56,12 @@ from shardd.queue.campaigns import (
     CampaignTerms,
     CampaignTitle,
     DeviceShare,
+    waiting_words,
     what_ends,
     what_waits,
 )
-from shardd.queue.database import Database
 from shardd.queue.job_admin import Traits
+from shardd.queue.queries import Queries
 from shardd.states import FINISHED, JobState
 from shardd.words import ago, count, moment_text
 
@@ -123,6 +127,7 @@ def campaign_group() -> None:
 @_terms
 @click.option("--paused", is_flag=True, help="Begin paused.")
 @database_config_option
+@acts("add")
 def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     """Begin campaigns on the same terms.
 
@@ -131,12 +136,12 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
     wanted = CampaignTerms(**terms)
     state = CampaignState.PAUSED if paused else CampaignState.RUNNING
 
-    async def work(database: Database) -> tuple[set[str], list[CampaignRow]]:
+    async def work(database: Queries) -> tuple[set[str], list[CampaignRow]]:
         campaigns = CampaignAdmin(database)
         added = await campaigns.add(ids, wanted, state)
         return added, await campaigns.find(without(ids, added))
 
-    added, there = with_database(config, work)
+    added, there = change(config, "campaign", work, changed=itemgetter(0))
     cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
     differs = [row.id for row in there if row.id not in cancelled and not _agrees(row, wanted)]
     if added:
@@ -151,6 +156,7 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
 @ids_argument("campaign")
 @_terms
 @database_config_option
+@acts("set")
 def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
     """Change the terms of campaigns.
 
@@ -160,7 +166,9 @@ def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
     if wanted == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
     zone = config.pacing.timezone
-    done = with_database(config, lambda database: CampaignAdmin(database).change(ids, wanted, zone))
+    done = change_each(
+        config, "campaign", lambda database: CampaignAdmin(database).change(ids, wanted, zone), _terms_words(wanted)
+    )
     report("changed", "campaign", done, {_UNKNOWN: without(ids, done)})
 
 
@@ -202,6 +210,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
 @ids_argument("campaign")
 @click.option("--why", help="Shown as the reason why its jobs wait.")
 @database_config_option
+@acts("pause")
 def pause(ids: list[str], why: str | None, config: Config) -> None:
     """Pause campaigns; their jobs wait.
 
@@ -213,6 +222,7 @@ def pause(ids: list[str], why: str | None, config: Config) -> None:
 @campaign_group.command("resume", epilog=examples("shardd campaign resume spring"))
 @ids_argument("campaign")
 @database_config_option
+@acts("resume")
 def resume(ids: list[str], config: Config) -> None:
     """Resume paused campaigns."""
     _set_state("resumed", ids, CampaignState.RUNNING, None, config)
@@ -223,6 +233,7 @@ def resume(ids: list[str], config: Config) -> None:
 @click.option("--why", help="Becomes the error of its jobs.")
 @yes_option
 @database_config_option
+@acts("cancel")
 def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
     """Cancel campaigns for good.
 
@@ -234,9 +245,14 @@ def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
     open_ = [one for one in found if one.state != CampaignState.CANCELLED]
     if open_:
         confirm(f"Cancel {_named(open_)} for good? {what_ends(open_)}", yes=yes)
-        ended = with_database(config, lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why))
-        waiting = sum(one.waiting for one in open_)
-        say(f"cancelled {count(len(ended), 'campaign')} with {count(waiting, 'waiting job')}")
+        waiting = waiting_words(open_)
+        ended = change_each(
+            config,
+            "campaign",
+            lambda database: CampaignAdmin(database).cancel([one.id for one in open_], why),
+            joined(waiting, why or ""),
+        )
+        say(f"cancelled {count(len(ended), 'campaign')} with {waiting}")
     if before := [one.id for one in found if one.state == CampaignState.CANCELLED]:
         say(f"cancelled already: {some(before)}")
     refuse("campaign", {_UNKNOWN: without(ids, [one.id for one in found])})
@@ -248,6 +264,7 @@ def cancel(ids: list[str], why: str | None, yes: bool, config: Config) -> None:
 @yes_option
 @json_option("Print an object with counts and refusals, for programs.")
 @database_config_option
+@acts("revoke")
 def revoke(campaign: str, dry_run: bool, yes: bool, as_json: bool, config: Config) -> None:
     """Delete a campaign's sent messages for everyone.
 
@@ -258,18 +275,27 @@ def revoke(campaign: str, dry_run: bool, yes: bool, as_json: bool, config: Confi
     if not found:
         raise unknown("campaign", campaign)
     choice = Choice(None, Traits(campaign=campaign))
-    carry_out_bulk(REVOKE, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config, note=what_waits(found[0]))
+    note = what_waits(found[0])
+    carry_out_bulk(
+        REVOKE, choice, dry_run=dry_run, yes=yes, as_json=as_json, config=config, note=note, campaign=campaign
+    )
 
 
 def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None, config: Config) -> None:
 
-    async def work(database: Database) -> tuple[set[str], list[str]]:
+    async def work(database: Queries) -> tuple[set[str], list[str]]:
         campaigns = CampaignAdmin(database)
         done = await campaigns.set_state(ids, state, why)
         return done, [row.id for row in await campaigns.find(without(ids, done))]
 
-    done, others = with_database(config, work)
+    done, others = change(config, "campaign", work, changed=itemgetter(0), detail=lambda _: why or "")
     report(past, "campaign", done, {_UNKNOWN: without(ids, done, others), FINAL: others})
+
+
+def _terms_words(terms: CampaignTerms) -> str:
+    """What is changed, for the audit log."""
+    given = {"label": terms.label, "weight": terms.weight, "device_cap": terms.device_cap}
+    return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
 
 
 def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import click
 
+from shardd.cli.acts import acts, under_way
 from shardd.cli.device.session import open_session_context
 from shardd.cli.device.settings import check_gaps, read_setting
 from shardd.cli.help import examples
@@ -25,6 +26,7 @@ from shardd.config import Config
 from shardd.config.pacing import LIMIT
 from shardd.config.values.network import DSN, PROXY_URL
 from shardd.pairing.context import WITH_SESSIONS, SessionContext
+from shardd.queue.acts import joined, named
 from shardd.queue.devices import DeviceAdmin, DeviceRow
 from shardd.queue.sessions import Adoption, number_of
 from shardd.transports.whatsapp.sessions.importing import ImportPlan, import_sessions, plan_import
@@ -98,6 +100,7 @@ ITEMS: Final = Listing[Item](
 @click.option("--yes", is_flag=True, help="Do not ask whether the other program has stopped.")
 @json_option("Print the report as a list of objects, for programs.")
 @config_option
+@acts("import")
 @run_async
 async def import_(
     *,
@@ -139,7 +142,9 @@ async def import_(
         elif todo:
             say(WARNING, err=True)
             confirm(f"Is it stopped? Import {count(len(todo), 'session')}?", yes=yes)
-            done = await _apply(context, source, plan, todo, usual)
+            async with under_way(context.database, config, *named("device", [item.device for item in todo])) as here:
+                done = await _apply(context, source, plan, todo, usual)
+                here.detail = joined(f"imported {count(len(done), 'device')}", here.detail)
             say(f"imported {count(len(done), 'device')}", err=True)
             left = without([item.device for item in todo], done)
             refusals.add(left, "device", "not made: its id or number was taken meanwhile; import again for a report")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.acts import acts, change_each, under_way
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.help import examples
@@ -23,9 +24,11 @@ from shardd.config.transports.cloud_api import CLOUD_API, PHONE_NUMBER_ID
 from shardd.config.transports.device_settings import check_device, remedy_of
 from shardd.errors import SharddError, UsageError
 from shardd.pacing import CLASSES
+from shardd.queue.acts import joined, named
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.queries import Queries
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import CAN_SEND, DeviceState, JobState
 from shardd.words import count
@@ -73,6 +76,7 @@ def device_group() -> None:
 @click.option("--transport", required=True, type=OneOf(list(TRANSPORTS)), help="How they send.")
 @device_options
 @config_option
+@acts("add")
 def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> None:
     """Add devices with the same settings.
 
@@ -90,11 +94,11 @@ def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> No
     check_device(transport, new.settings or {}, new.proxy)
     check_pace(config, new)
 
-    async def add_unless_taken(database: Database) -> set[str]:
+    async def add_unless_taken(database: Queries) -> set[str]:
         await _check_number(database, new.ids, transport, new.settings or {})
         return await DeviceAdmin(database).add(new)
 
-    added = with_database(config, add_unless_taken)
+    added = change_each(config, "device", add_unless_taken, transport)
     if added:
         next_step = ": their messages reach nobody" if transport == SANDBOX else ""
         if has_sessions:
@@ -118,6 +122,7 @@ def add(*, ids: list[str], transport: str, config: Config, **options: Any) -> No
     help="Remove all settings of a class, so that it is as configured.",
 )
 @config_option
+@acts("set")
 def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options: Any) -> None:
     """Change settings of devices.
 
@@ -127,11 +132,12 @@ def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options:
     if not fields and not classes and not cleared:
         raise UsageError("nothing to change: name a setting, such as --gap 5s..15s; see shardd device set --help")
     change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
-    done = with_database(config, lambda database: _set(database, config, ids, change))
+    names = ", ".join([*fields, *(f"class {name}" for name in sorted({*classes, *cleared}))])
+    done = change_each(config, "device", lambda database: _set(database, config, ids, change), names)
     report("changed", "device", done, {"unknown": without(ids, done)})
 
 
-async def _check_number(database: Database, names: Sequence[str], transport: str, settings: Mapping[str, Any]) -> None:
+async def _check_number(database: Queries, names: Sequence[str], transport: str, settings: Mapping[str, Any]) -> None:
     """Raise UsageError if two devices would have one number of the Cloud API: Meta reports each message to it once."""
     number = settings.get(PHONE_NUMBER_ID)
     if transport != CLOUD_API.name or number is None:
@@ -146,7 +152,7 @@ async def _check_number(database: Database, names: Sequence[str], transport: str
         )
 
 
-async def _set(database: Database, config: Config, names: list[str], change: DeviceChange) -> set[str]:
+async def _set(database: Queries, config: Config, names: list[str], change: DeviceChange) -> set[str]:
     devices = DeviceAdmin(database)
     for device in await devices.find(ids=names):
         kept = {name: settings for name, settings in device.classes.items() if name not in change.cleared}
@@ -167,21 +173,23 @@ async def _set(database: Database, config: Config, names: list[str], change: Dev
 @ids_argument("device")
 @click.option("--why", help="Shown as the reason why their jobs wait.")
 @database_config_option
+@acts("pause")
 def pause(ids: list[str], why: str | None, config: Config) -> None:
     """Pause devices; their jobs wait.
 
     What a worker has in flight is finished.
     """
-    done = with_database(config, lambda database: DeviceAdmin(database).pause(ids, why))
+    done = change_each(config, "device", lambda database: DeviceAdmin(database).pause(ids, why), why or "")
     report("paused", "device", done, {"unknown": without(ids, done)})
 
 
 @device_group.command("resume", epilog=examples("shardd device resume berlin-1"))
 @ids_argument("device")
 @database_config_option
+@acts("resume")
 def resume(ids: list[str], config: Config) -> None:
     """Resume paused devices."""
-    done = with_database(config, lambda database: DeviceAdmin(database).resume(ids))
+    done = change_each(config, "device", lambda database: DeviceAdmin(database).resume(ids))
     report("resumed", "device", done, {"unknown": without(ids, done)})
 
 
@@ -189,33 +197,31 @@ def resume(ids: list[str], config: Config) -> None:
 @ids_argument("device")
 @click.option("--cancel-jobs", is_flag=True, help="Cancel the jobs that wait for them.")
 @database_config_option
+@acts("remove")
 def remove(ids: list[str], cancel_jobs: bool, config: Config) -> None:
     """Remove devices.
 
     Their ended jobs remain readable; `shardd device add` brings them back. Jobs that they got from a device group go back to
     the group. What people write to them is not stored any more; an opt-out still counts where the platform goes on reporting.
     """
-    with_database(config, lambda database: _remove(database, ids, cancel_jobs=cancel_jobs)).finish()
+    with_database(config, lambda database: _remove(database, config, ids, cancel_jobs=cancel_jobs)).finish()
 
 
-async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) -> Refusals:
-    devices, jobs = DeviceAdmin(database), JobAdmin(database)
-    found = {one.id: one for one in await devices.find(ids=names)}
+async def _remove(database: Database, config: Config, names: list[str], *, cancel_jobs: bool) -> Refusals:
+    found = {one.id: one for one in await DeviceAdmin(database).find(ids=names)}
     there = {name for name, one in found.items() if one.session is None}
-    await jobs.return_to_pools(sorted(there))
-    removed = await devices.remove(sorted(there))
-    cancelled = 0
-    deadline = time.monotonic() + IN_FLIGHT_TIMEOUT
-    while cancel_jobs and removed != there:
-        await jobs.return_to_pools(sorted(there - removed))
-        cancelled += await jobs.cancel_all(Traits(device_ids=sorted(there - removed)), CANCELLED_WITH_DEVICE)
-        removed |= await devices.remove(sorted(there - removed))
-        if time.monotonic() > deadline:
-            break
-        if removed != there:
-            await asyncio.sleep(POLL_EVERY)
-    if cancelled:
-        say(f"cancelled {count(cancelled, 'job')}")
+    removed: set[str] = set()
+    if there:
+        async with under_way(database, config, *named("device", sorted(there))) as here:
+            removed, cancelled = await _remove_those(database, there, cancel_jobs=cancel_jobs)
+            done = f"cancelled {count(cancelled, 'job')}" if cancelled else ""
+            if removed or cancelled:
+                only = "" if removed == there else f"removed only {', '.join(sorted(removed)) or 'none'}"
+                here.detail = joined(done, only, here.detail)
+            else:
+                here.result = "not removed, because jobs wait"
+        if cancelled:
+            say(f"cancelled {count(cancelled, 'job')}")
     if removed:
         say(f"removed {count(len(removed), 'device')}")
         if any(found[name].transport in REPORTING for name in removed):
@@ -237,6 +243,24 @@ async def _remove(database: Database, names: list[str], *, cancel_jobs: bool) ->
     return refusals
 
 
+async def _remove_those(database: Database, names: set[str], *, cancel_jobs: bool) -> tuple[set[str], int]:
+    """Those of these devices that are removed, and how many of their jobs are cancelled."""
+    devices, jobs = DeviceAdmin(database), JobAdmin(database)
+    await jobs.return_to_pools(sorted(names))
+    removed = await devices.remove(sorted(names))
+    cancelled = 0
+    deadline = time.monotonic() + IN_FLIGHT_TIMEOUT
+    while cancel_jobs and removed != names:
+        await jobs.return_to_pools(sorted(names - removed))
+        cancelled += await jobs.cancel_all(Traits(device_ids=sorted(names - removed)), CANCELLED_WITH_DEVICE)
+        removed |= await devices.remove(sorted(names - removed))
+        if time.monotonic() > deadline:
+            break
+        if removed != names:
+            await asyncio.sleep(POLL_EVERY)
+    return removed, cancelled
+
+
 def _example(names: list[str]) -> str:
     """For a command that takes one name: that name, or the first."""
     return f"{names[0]}, and so on" if len(names) > 1 else "".join(names)
@@ -246,6 +270,7 @@ def _example(names: list[str]) -> str:
 @id_argument("device", "old", "OLD")
 @id_argument("device", "new", "NEW")
 @database_config_option
+@acts("replace")
 def replace(old: str, new: str, config: Config) -> None:
     """Move the waiting jobs of device OLD to device NEW.
 
@@ -255,14 +280,14 @@ def replace(old: str, new: str, config: Config) -> None:
     """
     if old == new:
         raise UsageError(f"{old} cannot replace itself: name two devices")
-    after = with_database(config, lambda database: _replace(database, old, new))
+    after = with_database(config, lambda database: _replace(database, config, old, new))
     if after.paused_at is not None:
         say(f"they wait: {new} is paused; let it send: shardd device resume {new}")
     elif (state := DeviceState(after.state)) not in CAN_SEND:
         say(f"they wait: {new} is {state}; {remedy_of(after.transport, state).format(id=new)}")
 
 
-async def _replace(database: Database, old: str, new: str) -> DeviceRow:
+async def _replace(database: Database, config: Config, old: str, new: str) -> DeviceRow:
     """Move and report; NEW as it is now."""
     found = {device.id: device for device in await DeviceAdmin(database).find(ids=[old, new])}
     for one in without([old, new], found):
@@ -274,8 +299,10 @@ async def _replace(database: Database, old: str, new: str) -> DeviceRow:
             "devices"
         )
     jobs = JobAdmin(database)
-    back = await jobs.return_to_pools([old])
-    moved = await jobs.move(old=old, new=new)
+    async with under_way(database, config, f"device {old}", f"by device {new}") as here:
+        back = await jobs.return_to_pools([old])
+        moved = await jobs.move(old=old, new=new)
+        here.detail = joined(here.detail, f"moved {count(moved, 'job')}")
     stays = await jobs.count_unmovable(old)
     counts = await jobs.count_cancels(Traits(state=JobState.SENDING, device_ids=[old]))
     say(f"moved {count(moved, 'job')} from {old} to {new}")

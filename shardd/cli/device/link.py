@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from shardd.cli.database import with_database
+from shardd.cli.acts import acts, change
 from shardd.cli.help import examples
 from shardd.cli.names import ids_argument, login_name, refuse
 from shardd.cli.options import OneOf, config_option, json_option
@@ -15,9 +15,9 @@ from shardd.config import Config
 from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
 from shardd.pairing.link_address import warning_of
-from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink, PairingLinks
+from shardd.queue.queries import Queries
 
 UNKNOWN: Final = "unknown"
 NO_PHONE: Final = f"no link was made: only {' and '.join(WITH_SESSIONS)} devices have a phone"
@@ -37,6 +37,7 @@ NO_PHONE: Final = f"no link was made: only {' and '.join(WITH_SESSIONS)} devices
 @click.option("--new-number", is_flag=True, help="Allow another number than the device had before.")
 @json_option("Print a list of objects with device, link and ends_at, for programs.")
 @config_option
+@acts("make pairing links")
 def link(*, ids: list[str], minutes: str, new_number: bool, as_json: bool, config: Config) -> None:
     """Make links for linking phones without a terminal.
 
@@ -45,7 +46,7 @@ def link(*, ids: list[str], minutes: str, new_number: bool, as_json: bool, confi
     """
     site = _address(config)
 
-    async def make(database: Database) -> tuple[list[MadeLink], dict[str, list[str]]]:
+    async def make(database: Queries) -> tuple[list[MadeLink], dict[str, list[str]]]:
         made = await PairingLinks(database).make(
             ids, lives=60.0 * int(minutes), made_by=login_name(), new_number=new_number
         )
@@ -57,7 +58,13 @@ def link(*, ids: list[str], minutes: str, new_number: bool, as_json: bool, confi
         }
         return [made[one] for one in ids if one in made], refused
 
-    made, refused = with_database(config, make)
+    made, refused = change(
+        config,
+        "device",
+        make,
+        changed=lambda result: [one.device_id for one in result[0]],
+        detail=lambda _: f"for {minutes} minutes",
+    )
     if as_json:
         print_json([{"device": one.device_id, "link": one.url(site), "ends_at": one.ends_at} for one in made])
     else:

@@ -17,6 +17,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, record, under_way
 from shardd.cli.device.session import LOGOUT_TIMEOUT, open_session_context
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
@@ -47,6 +48,7 @@ REPEAT: Final = "then repeat shardd device move"
 @other_region_option
 @yes_option
 @config_option
+@acts("move")
 @run_async
 async def move(device_id: str, target: Path, yes: bool, config: Config) -> None:
     """Move a device to another region.
@@ -57,14 +59,17 @@ async def move(device_id: str, target: Path, yes: bool, config: Config) -> None:
     to the other database.
     """
     other = load_other_config(target)
-    there_name = names_of([config, other])[1]
+    here_name, there_name = names_of([config, other])
     async with open_session_context(config) as here, open_session_context(other) as there:
         move = Move(here, there, device_id, there_name)
         if not await move.begun():
             number = (await move.check()).session
             whose = "" if number is None else f" with the session of +{number.partition(':')[0].partition('@')[0]}"
             confirm(f"Move device {device_id}{whose} to {there_name}?", yes=yes)
-        await move.run()
+        what = f"device {device_id}"
+        async with under_way(here.database, config, what, f"to {there_name}"):
+            await move.run()
+        await record(there.database, other, what, f"from {here_name}")
 
 
 @dataclass(frozen=True, slots=True)

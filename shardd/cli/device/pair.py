@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, under_way
 from shardd.cli.device.pair_screen import ScreenView, View, open_view
 from shardd.cli.device.session import open_session_context
 from shardd.cli.help import examples
@@ -17,8 +19,9 @@ from shardd.cli.options import ReadBy, config_option, json_option
 from shardd.cli.output import say
 from shardd.config import Config
 from shardd.config.values import Seconds, format_duration
-from shardd.errors import UsageError
-from shardd.pairing.attempt import Attempt, read_number
+from shardd.errors import SharddError, UsageError
+from shardd.pairing.attempt import Attempt, failure_of, read_number
+from shardd.pairing.context import SessionContext
 from shardd.transports.whatsapp.linking.pairing import TIMEOUT
 
 LIMITS: Final = Seconds("1s", format_duration(TIMEOUT))
@@ -45,6 +48,7 @@ GIVEN_UP: Final = 130
 )
 @json_option("Print an object per line as things happen, for a front end.")
 @config_option
+@acts("pair")
 def pair(*, device_id: str, phone: str | None, new_number: bool, timeout: float, as_json: bool, config: Config) -> None:
     """Link a phone to a device.
 
@@ -59,7 +63,7 @@ def pair(*, device_id: str, phone: str | None, new_number: bool, timeout: float,
     try:
         with open_view(device_id, as_json=as_json, patience=format_duration(timeout)) as view:
             attempt = Attempt(view, device_id, number=number, new_number=new_number, timeout=timeout)
-            asyncio.run(_run(attempt, view, config))
+            asyncio.run(_run(attempt, view, _recorded(config, device_id)))
     except asyncio.CancelledError:
         say("given up; nothing has changed", err=True)
         raise click.exceptions.Exit(GIVEN_UP) from None
@@ -69,7 +73,7 @@ def pair(*, device_id: str, phone: str | None, new_number: bool, timeout: float,
             say(remark)
 
 
-async def _run(attempt: Attempt, view: View, config: Config) -> None:
+async def _run(attempt: Attempt, view: View, opening: AbstractAsyncContextManager[SessionContext]) -> None:
     """Raises SharddError, or CancelledError when it is given up."""
     task = asyncio.current_task()
     assert task is not None
@@ -81,7 +85,21 @@ async def _run(attempt: Attempt, view: View, config: Config) -> None:
             task.cancel()
 
     _on_signals(give_up, view)
-    await attempt.run(open_session_context(config))
+    await attempt.run(opening)
+
+
+@asynccontextmanager
+async def _recorded(config: Config, device_id: str) -> AsyncGenerator[SessionContext]:
+    """Both databases, while the pairing is recorded as under way; why it failed without the numbers of phones."""
+    async with (
+        open_session_context(config) as context,
+        under_way(context.database, config, f"device {device_id}") as here,
+    ):
+        try:
+            yield context
+        except SharddError as error:
+            here.result = f"not paired: {failure_of(error).value.replace('_', ' ')}"
+            raise
 
 
 def _on_signals(give_up: Callable[[], None], view: View) -> None:

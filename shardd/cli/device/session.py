@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acting, acts, under_way
 from shardd.cli.database import command_pool, reach_dsn
 from shardd.cli.help import examples
 from shardd.cli.names import confirm, id_argument
@@ -16,7 +17,7 @@ from shardd.cli.output import say
 from shardd.config import Config
 from shardd.errors import DatabaseError, PairingError, PairingFailure, SharddError, UsageError
 from shardd.pairing.context import SessionContext, session_settings
-from shardd.queue.sessions import number_of
+from shardd.queue.sessions import SessionAdmin, number_of
 from shardd.states import DEVICE_REMEDY, DeviceState
 from shardd.supervisor.cluster.session_store import sessions_dsn_of
 from shardd.transports.whatsapp.linking.unlinking import forget_session
@@ -39,6 +40,7 @@ async def open_session_context(config: Config) -> AsyncGenerator[SessionContext]
 @id_argument("device", "device_id")
 @yes_option
 @config_option
+@acts("take over")
 @run_async
 async def take_over(device_id: str, yes: bool, config: Config) -> None:
     """Let a replaced device send again.
@@ -53,8 +55,9 @@ async def take_over(device_id: str, yes: bool, config: Config) -> None:
             remedy = DEVICE_REMEDY[DeviceState(device.state)].format(id=device_id)
             raise UsageError(f"device {device_id} is not replaced but {device.state}: {remedy}")
         confirm(f"Is the other client that used +{number_of(device.session or '')} stopped for good?", yes=yes)
-        if not await context.sessions.take_over(device_id):
-            raise UsageError(f"device {device_id} is not replaced any more; see: shardd device show {device_id}")
+        async with acting(context.database, config, f"device {device_id}") as act:
+            if not await SessionAdmin(act.database).take_over(device_id):
+                raise UsageError(f"device {device_id} is not replaced any more; see: shardd device show {device_id}")
     say(f"device {device_id} is ready; if it is replaced again, the other client still runs")
 
 
@@ -63,6 +66,7 @@ async def take_over(device_id: str, yes: bool, config: Config) -> None:
 @click.option("--forget", is_flag=True, help="Only forget the session here; the phone still lists it as linked.")
 @yes_option
 @config_option
+@acts("log out")
 @run_async
 async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> None:
     """Unlink a device from its phone.
@@ -75,7 +79,10 @@ async def logout(device_id: str, forget: bool, yes: bool, config: Config) -> Non
             raise UsageError(f"device {device_id} has no session: there is nothing to log out")
         number = number_of(device.session)
         confirm(f"End the session of +{number} on device {device_id}?", yes=yes)
-        async with context.sessions.hold_pairing(device_id, patience=LOGOUT_TIMEOUT) as ours:
+        async with (
+            under_way(context.database, config, f"device {device_id}", "only here" if forget else ""),
+            context.sessions.hold_pairing(device_id, patience=LOGOUT_TIMEOUT) as ours,
+        ):
             if not ours:
                 raise PairingError(
                     f"device {device_id} is being paired by another process right now", PairingFailure.BUSY

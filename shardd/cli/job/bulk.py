@@ -7,11 +7,14 @@ already as requested is no error.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import click
 
+from shardd.cli.acts import acting, acts, under_way
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.job.choice import read_choice, trait_options
@@ -44,6 +47,7 @@ from shardd.queue.bulk_actions import (
 )
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, JobCount
+from shardd.queue.recorded_jobs import BrokenOffError, ManyJobs, carry_out_on_many, jobs_with, named_jobs
 from shardd.queue.trait_names import check_names
 from shardd.states import JobState
 from shardd.words import count
@@ -73,6 +77,7 @@ def _bulk_options(states: Sequence[JobState]) -> Decorator:
 
 @click.command("retry", epilog=examples("shardd job retry 4711", "shardd job retry --error-class=connection --dry-run"))
 @_bulk_options(CAN_RETRY)
+@acts("retry")
 def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Put ended jobs back into the queue.
 
@@ -87,6 +92,7 @@ def retry(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, conf
 
 @click.command("cancel", epilog=examples("shardd job cancel 4711", "shardd job cancel --campaign=spring --dry-run"))
 @_bulk_options(CAN_CANCEL)
+@acts("cancel")
 def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Cancel waiting jobs.
 
@@ -99,6 +105,7 @@ def cancel(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, con
 @click.command("resolve", epilog=examples("shardd job resolve 4711 --sent", "shardd job resolve 4711 --not-sent"))
 @click.option("--sent/--not-sent", "sent", default=None, help="What you found out, such as on the phone.  [required]")
 @_bulk_options(CAN_RESOLVE)
+@acts("resolve")
 def resolve(
     *, sent: bool | None, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any
 ) -> None:
@@ -117,6 +124,7 @@ def resolve(
 
 @click.command("revoke", epilog=examples("shardd job revoke 4711", "shardd job revoke --reference=order-17 --dry-run"))
 @_bulk_options(CAN_REVOKE)
+@acts("revoke")
 def revoke(*, ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, config: Config, **options: Any) -> None:
     """Delete sent messages for everyone.
 
@@ -136,8 +144,9 @@ def carry_out_bulk(
     as_json: bool,
     config: Config,
     note: str = "",
+    campaign: str | None = None,
 ) -> None:
-    """Look, ask, do and report; `note`: what a person should know before the yes."""
+    """Look, ask, do and report. `note`: what a person should know before the yes; `campaign`: the one whose jobs are meant."""
     any_state = None
     if choice.ids is None and (meant := meant_by(action, choice.traits)) != choice.traits:
         any_state, choice = choice.traits, Choice(None, meant)
@@ -161,18 +170,38 @@ def carry_out_bulk(
         say(f"warning: {warning}", err=True)
     if seen.good and (warning or by_traits):
         confirm(question_of(action, seen), yes=yes)
+    many = jobs_with(choice, seen) if choice.ids is None else named_jobs(choice.ids, choice, seen)
+    if campaign is not None:
+        many = replace(many, target=f"campaign {campaign}", detail="")
     expected = sum(some.jobs for some in seen.counts)
     hidden = not sys.stderr.isatty() or expected < PROGRESS_FROM
     with click.progressbar(length=expected, label=action.past, file=sys.stderr, hidden=hidden) as bar:
-        report = with_database(
-            config, lambda database: carry_out(action, JobAdmin(database), choice, seen, progress=bar.update)
-        )
+        report = with_database(config, partial(_carry_out, config, action, many, bar.update))
     _show_report(action, report, by_traits=by_traits, as_json=as_json)
     if seen.others and not as_json:
         states = " and ".join(
             f"{count(number, 'job')} {state.replace('_', ' ')}" for state, number in seen.others.items()
         )
         say(f"no job of these failed; {states}: name the state, such as --state={next(iter(seen.others))}")
+
+
+async def _carry_out(
+    config: Config, action: BulkAction, many: ManyJobs, progress: Callable[[int], None], database: Database
+) -> Report:
+    """Do it, with what the audit log has of it: nothing, if there is nothing to do."""
+    choice, seen = many.choice, many.seen
+    if choice.ids is None and not seen.good:
+        return await carry_out(action, JobAdmin(database), choice, seen)
+    if choice.ids is not None and len(choice.ids) == 1:
+        async with acting(database, config, many.target, action.decision) as act:
+            report = await carry_out(action, JobAdmin(act.database), choice, seen, progress=progress)
+            act.happened = report.done > 0
+        return report
+    try:
+        recorded = partial(under_way, database, config)
+        return await carry_out_on_many(recorded, action, JobAdmin(database), many, progress=progress)
+    except BrokenOffError as error:
+        raise error.why from error
 
 
 def _show_plan(action: BulkAction, counts: list[JobCount], *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acting, acts
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.job.commands import device_text
@@ -24,6 +25,7 @@ from shardd.config.values import Seconds, format_duration
 from shardd.control_client import glance
 from shardd.errors import DatabaseError, NotRunningError, UsageError
 from shardd.pacing import CLASSES
+from shardd.queue.acts import listed
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, NewJob
@@ -97,6 +99,7 @@ class Sent:
 @click.option("--no-wait", is_flag=True, help="Only put it into the queue.")
 @json_option("Print the object of `shardd job show --json`, for programs.")
 @database_config_option
+@acts("send")
 def send(
     *,
     device_id: str,
@@ -145,7 +148,7 @@ async def _send(database: Database, config: Config, new: NewJob, patience: float
     running = await _is_running(database, config)
     jobs = JobAdmin(database)
     # Cancelled in this moment, nobody would know whether the job exists.
-    inserting = asyncio.ensure_future(jobs.insert(new))
+    inserting = asyncio.ensure_future(_insert(database, config, new))
     interrupted = False
     try:
         await asyncio.shield(inserting)
@@ -165,6 +168,13 @@ async def _send(database: Database, config: Config, new: NewJob, patience: float
         return Sent(job, running if ended else await _is_running(database, config), interrupted)
     except DatabaseError as error:
         raise _unread(inserting, error) from error
+
+
+async def _insert(database: Database, config: Config, new: NewJob) -> int:
+    async with acting(database, config, f"device {new.device_id}") as act:
+        number = await JobAdmin(act.database).insert(new)
+        act.detail = listed("job", [number])
+    return number
 
 
 def _unread(inserting: asyncio.Future[int], error: DatabaseError) -> DatabaseError:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from shardd.cli.acts import acts
 from shardd.cli.help import examples
 from shardd.cli.legacy.run import take_over
 from shardd.cli.names import confirm
@@ -83,6 +84,7 @@ def import_group() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask whether the old system has stopped.")
 @json_option("Print the report with every row that is left out, for programs.")
 @config_option
+@acts("import")
 def legacy(
     *,
     source: str,

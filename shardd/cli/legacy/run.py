@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from datetime import datetime, timedelta
 from typing import Final
 
+from shardd.cli.acts import under_way
 from shardd.cli.device.session import open_session_context
 from shardd.config import Config
 from shardd.errors import SourceError
@@ -19,12 +20,15 @@ from shardd.legacy.spool import Spool
 from shardd.legacy.tables import MESSAGES, SESSIONS
 from shardd.pairing.context import SessionContext
 from shardd.phone_numbers import calling_codes
+from shardd.queue.act_log import UnderWay
+from shardd.queue.acts import joined
 from shardd.queue.imports import BATCH, Admission, ImportedJob, Imports
 from shardd.queue.opt_outs import OptOuts
 from shardd.queue.sessions import Adoption
 from shardd.transports.whatsapp.sessions.importing import import_sessions
 from shardd.transports.whatsapp.sessions.setup import prepare_store
 from shardd.transports.whatsapp.sessions.store import SessionStore
+from shardd.words import count
 
 OVERDUE: Final = timedelta(days=1)
 
@@ -32,19 +36,25 @@ OVERDUE: Final = timedelta(days=1)
 async def take_over(config: Config, system: OldSystem, store: str | None, report: Report, now: datetime) -> None:
     """Import, and fill the report. `store`: the DSN of the old sessions, if they can be reached. Raises SharddError."""
     async with open_session_context(config) as context:
-        imports = Imports(context.database, dry_run=report.dry_run)
-        # By these, the database reads numbers without country code; no node may have stored them yet.
-        codes = calling_codes(config.transports.regions)
-        await OptOuts(context.database).configure(config.opt_outs.exempt or (), codes)
-        there = _list_sessions(store) if store else []
-        plan = plan_devices(system.devices, await imports.known_devices(), there, report)
-        _remark(system, store, plan, report)
-        await imports.add_devices(plan.add)
-        if report.dry_run:
-            report.sessions["new"] = len(plan.sessions)
-        elif store is not None and plan.sessions:
-            await _move_sessions(context, store, plan, report)
-        await _JobImport(imports, plan, report, now).run(system.spool)
+        recorded: AbstractAsyncContextManager[UnderWay] = nullcontext(UnderWay(""))
+        if not report.dry_run:
+            recorded = under_way(context.database, config, "another system", report.source)
+        async with recorded as here:
+            imports = Imports(context.database, dry_run=report.dry_run)
+            # By these, the database reads numbers without country code; no node may have stored them yet.
+            codes = calling_codes(config.transports.regions)
+            await OptOuts(context.database).configure(config.opt_outs.exempt or (), codes)
+            there = _list_sessions(store) if store else []
+            plan = plan_devices(system.devices, await imports.known_devices(), there, report)
+            _remark(system, store, plan, report)
+            await imports.add_devices(plan.add)
+            if report.dry_run:
+                report.sessions["new"] = len(plan.sessions)
+            elif store is not None and plan.sessions:
+                await _move_sessions(context, store, plan, report)
+            await _JobImport(imports, plan, report, now).run(system.spool)
+            new = [(report.devices["new"], "new device"), (report.messages["new"], "new message")]
+            here.detail = joined(report.source, *(count(number, one) for number, one in new))
 
 
 def _list_sessions(store: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from shardd.cli.acts import acting, acts, record, under_way
 from shardd.cli.completion import complete_devices
 from shardd.cli.database import reach_database, with_database
 from shardd.cli.help import examples
@@ -35,11 +36,11 @@ from shardd.cli.output import Facts, make_console, make_facts, print_exactly, pr
 from shardd.cli.regions import names_of
 from shardd.config import Config
 from shardd.config.values import Seconds
-from shardd.errors import UsageError
+from shardd.errors import BlockedError, UsageError
 from shardd.queue.database import Database
 from shardd.queue.forgetting import Forgetting, ForgottenSince
 from shardd.queue.moving import copy_opt_outs
-from shardd.queue.opt_outs import LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
+from shardd.queue.opt_outs import CHUNK, LoggedOptOut, NewOptOut, OptOut, OptOutAdmin, StoppedJob
 from shardd.words import ago, count, moment_text
 
 SOURCES: Final = ("producer", "message", "operator", "import", "forgotten")
@@ -88,6 +89,7 @@ def opt_out_group() -> None:
 @click.argument("recipients", nargs=-1, required=True, metavar="NUMBER...")
 @click.option("--note", help="The reason or origin; shown with the opt-out.")
 @config_option
+@acts("opt out")
 def add(recipients: tuple[str, ...], note: str | None, config: Config) -> None:
     """Add opt-outs.
 
@@ -109,6 +111,7 @@ opt_out_group.add_command(forget)
 @click.option("--note", help="The origin of the list; for each opt-out without a note of its own.")
 @click.option("--dry-run", is_flag=True, help="Check the file; add nothing.")
 @config_option
+@acts("opt out")
 def import_(*, file: Any, note: str | None, dry_run: bool, config: Config) -> None:
     """Add all opt-outs of a file.
 
@@ -236,6 +239,7 @@ async def export(*, as_csv: bool, as_json: bool, config: Config) -> None:
     help="Only those that were added within this time, which must be longer than any transaction is open; default: all.",
 )
 @database_config_option
+@acts("opt out")
 @run_async
 async def copy(target: Path, since: float | None, config: Config) -> None:
     """Add all opt-outs to another region.
@@ -246,6 +250,8 @@ async def copy(target: Path, since: float | None, config: Config) -> None:
     other = load_other_config(target)
     async with reach_database(config) as here, reach_database(other) as there:
         new = await copy_opt_outs(here, there, since=since)
+        if new:  # a timer repeats this every minute
+            await record(there, other, count(new, "person", "people"), f"of {names_of([config, other])[0]}")
     say(f"added {count(new, 'opt-out')} to {names_of([config, other])[1]}")
 
 
@@ -266,9 +272,8 @@ def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: s
         said_for = {spelling.address(row.recipient): row.recipient for row in good}
 
         async def add(database: Database) -> tuple[set[str], set[str]]:
-            admin = OptOutAdmin(database)
-            new = await admin.add(good, source=source, created_by=login_name())
-            return new, await admin.listed(sorted(said_for.keys() - new))
+            new = await _add_recorded(database, config, good, source)
+            return new, await OptOutAdmin(database).listed(sorted(said_for.keys() - new))
 
         new, listed = with_database(config, add)
         known = f"; {len(listed):,} already listed" if listed else ""
@@ -280,6 +285,27 @@ def _add(config: Config, rows: Sequence[tuple[str, Row]], *, source: str, one: s
                 f"not added, because they took their opt-out back after said_at: {shown}{more}; see shardd opt-out show NUMBER"
             )
     refusals.finish()
+
+
+async def _add_recorded(database: Database, config: Config, good: Sequence[NewOptOut], source: str) -> set[str]:
+    """Add them, and write to the audit log how many were new."""
+    target = "a person" if len(good) == 1 else count(len(good), "person", "people")
+    if len(good) <= CHUNK:
+        try:
+            async with acting(database, config, target) as act:
+                new = await OptOutAdmin(act.database).add(good, source=source, created_by=login_name())
+                act.detail = _outcome(new)
+        except BlockedError as error:
+            raise BlockedError(f"nothing was changed: {error}") from error
+        return new
+    async with under_way(database, config, target) as here:
+        new = await OptOutAdmin(database).add(good, source=source, created_by=login_name())
+        here.detail = _outcome(new)
+    return new
+
+
+def _outcome(new: set[str]) -> str:
+    return f"added {count(len(new), 'opt-out')}" if new else "already listed"
 
 
 class _Lines:

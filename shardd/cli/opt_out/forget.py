@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from shardd.cli.acts import acts, under_way
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.names import login_name, read_names
@@ -53,6 +54,7 @@ NOT_REACHED: Final = (
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option()
 @config_option
+@acts("forget")
 def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Config) -> None:
     """Erase what is stored of people who ask to be forgotten.
 
@@ -72,9 +74,7 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
         ask(f"erase what is stored of {', '.join(addresses)}, for good?")
     shown = _Shown()
     try:
-        done, others = with_database(
-            config, partial(_forget, addresses=addresses, shown=shown, folder=config.state_dir)
-        )
+        done, others = with_database(config, partial(_forget, config=config, addresses=addresses, shown=shown))
     except BaseException:
         if not shown.ended:
             say(_interrupted(shown.progress), err=True)
@@ -104,11 +104,14 @@ def forget(*, recipients: tuple[str, ...], yes: bool, as_json: bool, config: Con
 
 
 async def _forget(
-    database: Database, *, addresses: list[str], shown: _Shown, folder: Path
+    database: Database, *, config: Config, addresses: list[str], shown: _Shown
 ) -> tuple[Forgotten, list[OtherNode]]:
     work = Forgetting(database)
-    done = await work.forget(addresses, created_by=login_name(), wait=WAIT, report=shown)
-    return done, await work.other_nodes(_state_id(folder))
+    target = count(len(addresses), "person", "people") if addresses else "those of an earlier run"
+    async with under_way(database, config, target) as here:
+        done = await work.forget(addresses, created_by=login_name(), wait=WAIT, report=shown)
+        here.detail = f"erased {_erased(asdict(done))}"
+    return done, await work.other_nodes(_state_id(config.state_dir))
 
 
 class _Shown:

@@ -10,7 +10,7 @@ from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
 from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, DATABASE, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
 from shardd.dashboard.api.reading import read_body
-from shardd.dashboard.job_acts import PATIENCE, REVOKE_NAME, BrokenOffError, carry_out_on_many, report_words, to_revoke
+from shardd.dashboard.job_acts import PATIENCE, act_on_many
 from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError, UnsureError, UsageError
@@ -31,6 +31,7 @@ from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.queries import Queries
+from shardd.queue.recorded_jobs import BrokenOffError, jobs_of, report_words
 
 FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 Work = Callable[[str, Queries], Awaitable[Acted]]
@@ -48,36 +49,40 @@ class OperateCalls:
         """See the module."""
         device, campaign, job = "/devices/{device}", "/campaigns/{campaign}", "/jobs/{job}"
         return [
-            _act(f"{device}/pause", self.pause_device, "Pause a device; its jobs wait", Why),
-            _act(f"{device}/resume", self.resume_device, "Resume a paused device"),
-            _act(f"{campaign}/pause", self.pause_campaign, "Pause a campaign; its jobs wait", Why),
-            _act(f"{campaign}/resume", self.resume_campaign, "Resume a paused campaign"),
+            _act(f"{device}/pause", "pause", self.pause_device, "Pause a device; its jobs wait", Why),
+            _act(f"{device}/resume", "resume", self.resume_device, "Resume a paused device"),
+            _act(f"{campaign}/pause", "pause", self.pause_campaign, "Pause a campaign; its jobs wait", Why),
+            _act(f"{campaign}/resume", "resume", self.resume_campaign, "Resume a paused campaign"),
             _act(
                 f"{campaign}/cancel",
+                "cancel",
                 self.cancel_campaign,
                 "Cancel a campaign for good; its waiting jobs end unsent",
                 Why,
             ),
             _act(
                 f"{campaign}/revoke",
+                "revoke",
                 self.revoke_campaign,
                 "Delete the sent messages of a campaign for everyone",
                 problems=(BROKEN_OFF,),
                 about=f"As many as are found in {PATIENCE:g} seconds; repeat it until `done` is false. What waits is still "
                 "sent: pause or cancel the campaign first.",
             ),
-            _act(f"{job}/retry", self.retry_job, "Put an ended job back into the queue", Retry),
-            _act(f"{job}/cancel", self.cancel_job, "Cancel a waiting job"),
+            _act(f"{job}/retry", "retry", self.retry_job, "Put an ended job back into the queue", Retry),
+            _act(f"{job}/cancel", "cancel", self.cancel_job, "Cancel a waiting job"),
             _act(
                 f"{job}/revoke",
+                "revoke",
                 self.revoke_job,
                 "Delete the message of a sent job for everyone",
                 about="A new job of the device that sent it does so; it is `revoked_by` of the job, and when it is sent, "
                 "WhatsApp has taken the deletion. Whether the recipient's app deletes the message is up to that app.",
             ),
-            _act(f"{job}/resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
+            _act(f"{job}/resolve", "resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
             _act(
                 "/opt-outs",
+                OPT_OUT,
                 self.add_opt_out,
                 "Opt somebody out, for good",
                 NewOptOut,
@@ -94,7 +99,7 @@ class OperateCalls:
             await DeviceAdmin(database).pause([name], why)
             return Acted(done=True, words=f"paused device {name}")
 
-        return await self._device(call, "pause", work, why or "")
+        return await self._device(call, work, why or "")
 
     async def resume_device(self, call: Call) -> Acted:
         """As `shardd device resume`."""
@@ -103,7 +108,7 @@ class OperateCalls:
             await DeviceAdmin(database).resume([name])
             return Acted(done=True, words=f"resumed device {name}")
 
-        return await self._device(call, "resume", work)
+        return await self._device(call, work)
 
     async def pause_campaign(self, call: Call) -> Acted:
         """As `shardd campaign pause`."""
@@ -114,7 +119,7 @@ class OperateCalls:
                 raise _final(name)
             return Acted(done=True, words=f"paused campaign {name}")
 
-        return await self._campaign(call, "pause", work, why or "")
+        return await self._campaign(call, work, why or "")
 
     async def resume_campaign(self, call: Call) -> Acted:
         """As `shardd campaign resume`."""
@@ -124,7 +129,7 @@ class OperateCalls:
                 raise _final(name)
             return Acted(done=True, words=f"resumed campaign {name}")
 
-        return await self._campaign(call, "resume", work)
+        return await self._campaign(call, work)
 
     async def cancel_campaign(self, call: Call) -> Acted:
         """As `shardd campaign cancel`."""
@@ -137,39 +142,38 @@ class OperateCalls:
                 words=f"cancelled campaign {name}" if ended else f"campaign {name} was cancelled already",
             )
 
-        return await self._campaign(call, "cancel", work, why or "")
+        return await self._campaign(call, work, why or "")
 
     async def revoke_campaign(self, call: Call) -> Acted:
         """As `shardd campaign revoke`."""
         name = call.path("campaign")
         try:
             await self._looking.find_campaign(self._site.database, name)
-            report = await carry_out_on_many(self._site, call.caller, REVOKE, to_revoke(name))
+            report = await act_on_many(self._site, call.caller, REVOKE, jobs_of(name))
         except BrokenOffError as error:  # recorded
             kind = BROKEN_OFF if error.handled else DATABASE
-            raise ProblemError(UNSURE if isinstance(error.__cause__, UnsureError) else kind, str(error)) from error
+            raise ProblemError(UNSURE if isinstance(error.why, UnsureError) else kind, str(error)) from error
         except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, REVOKE_NAME, f"campaign {name}", error=error)
+            await self._site.failed(call.caller, f"campaign {name}", error=error)
             raise
         return Acted(done=report.done > 0, words=report_words(REVOKE, report))
 
     async def retry_job(self, call: Call) -> Acted:
         """As `shardd job retry`."""
-        return await self._job(call, "retry", RETRY, even_in_doubt=read_body(Retry, call.body).may_send_twice)
+        return await self._job(call, RETRY, even_in_doubt=read_body(Retry, call.body).may_send_twice)
 
     async def cancel_job(self, call: Call) -> Acted:
         """As `shardd job cancel`."""
-        return await self._job(call, "cancel", CANCEL)
+        return await self._job(call, CANCEL)
 
     async def revoke_job(self, call: Call) -> Acted:
         """As `shardd job revoke`."""
-        return await self._job(call, "revoke", REVOKE)
+        return await self._job(call, REVOKE)
 
     async def resolve_job(self, call: Call) -> Acted:
         """As `shardd job resolve`."""
         sent = read_body(Decision, call.body).sent
-        detail = "sent" if sent else "not sent"
-        return await self._job(call, "resolve", resolving(sent=sent, by=f"token {call.caller.user}"), detail=detail)
+        return await self._job(call, resolving(sent=sent, by=f"token {call.caller.user}"))
 
     async def add_opt_out(self, call: Call) -> Acted:
         """As `shardd opt-out add`."""
@@ -185,31 +189,29 @@ class OperateCalls:
         except UsageError as error:  # recorded, without the number in its words
             raise ProblemError(INVALID, str(error), field="recipient", value=given.recipient) from None
         except SharddError as error:
-            await self._site.failed(call.caller, OPT_OUT, PERSON, error=error)
+            await self._site.failed(call.caller, PERSON, error=error)
             raise
         return Acted(done=done.new, words=done.words)
 
-    async def _device(self, call: Call, act: str, work: Work, detail: str = "") -> Acted:
+    async def _device(self, call: Call, work: Work, detail: str = "") -> Acted:
         name = call.path("device")
 
         async def all_of_it(database: Queries) -> Acted:
             await self._looking.find_device(database, name)
             return await work(name, database)
 
-        return await self._recorded(call, act, f"device {name}", detail, all_of_it)
+        return await self._recorded(call, f"device {name}", detail, all_of_it)
 
-    async def _campaign(self, call: Call, act: str, work: Work, detail: str = "") -> Acted:
+    async def _campaign(self, call: Call, work: Work, detail: str = "") -> Acted:
         name = call.path("campaign")
 
         async def all_of_it(database: Queries) -> Acted:
             await self._looking.find_campaign(database, name)
             return await work(name, database)
 
-        return await self._recorded(call, act, f"campaign {name}", detail, all_of_it)
+        return await self._recorded(call, f"campaign {name}", detail, all_of_it)
 
-    async def _job(
-        self, call: Call, act: str, action: BulkAction, *, even_in_doubt: bool = True, detail: str = ""
-    ) -> Acted:
+    async def _job(self, call: Call, action: BulkAction, *, even_in_doubt: bool = True) -> Acted:
         number = int(call.path("job"))
 
         async def work(database: Queries) -> Acted:
@@ -224,18 +226,18 @@ class OperateCalls:
                 raise ProblemError(kind, f"job {number}: {why}", field="job", value=str(number))
             return Acted(done=report.done > 0, words=done_words(action, report))
 
-        return await self._recorded(call, act, f"job {number}", detail, work)
+        return await self._recorded(call, f"job {number}", action.decision, work)
 
     async def _recorded(
-        self, call: Call, act: str, target: str, detail: str, work: Callable[[Queries], Awaitable[Acted]]
+        self, call: Call, target: str, detail: str, work: Callable[[Queries], Awaitable[Acted]]
     ) -> Acted:
         """Do it in one transaction with its row of the audit log, or write there why not."""
         try:
-            async with self._site.acting(call.caller, act, target, detail) as acting:
+            async with self._site.acting(call.caller, target, detail) as acting:
                 acted = await work(acting.database)
                 acting.result = DONE if acted.done else acted.words
         except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, act, target, detail, error=error)
+            await self._site.failed(call.caller, target, detail, error=error)
             raise
         return acted
 
@@ -246,6 +248,7 @@ def _final(name: str) -> ProblemError:
 
 def _act(
     path: str,
+    act: str,
     handle: Callable[[Call], Awaitable[Any]],
     summary: str,
     body: Any = None,
@@ -261,6 +264,7 @@ def _act(
         summary=summary,
         about=about,
         may=OPERATE,
+        act=act,
         handle=handle,
         body=body,
         body_required=required,

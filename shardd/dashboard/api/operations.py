@@ -73,5 +73,7 @@ class Operation:
     """Other statuses with this answer, and when."""
     status: int = 200
     """The usual one."""
+    act: str = ""
+    """What the audit log calls it; empty: it does not have it."""
     media: str = JSON
     """In which form the answer comes: of a stream, `answer` is the data of each event."""

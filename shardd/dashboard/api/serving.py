@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from shardd.dashboard.api.guard import Caller, Guard, allow
-from shardd.dashboard.api.operations import OPERATE, ROOT, Call, Operation, Reply
+from shardd.dashboard.api.operations import ROOT, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
     DEFECT,
     MALFORMED,
@@ -26,7 +26,7 @@ from shardd.dashboard.api.problems import (
 )
 from shardd.dashboard.api.reading import read_query
 from shardd.dashboard.shares import Shares
-from shardd.dashboard.site import ANY_PATH, Site
+from shardd.dashboard.site import ACT, ANY_PATH, Site
 from shardd.errors import SharddError
 from shardd.logs import get_logger
 from shardd.plain import plain
@@ -67,6 +67,7 @@ def refused_name(words: str) -> web.Response:
 
 def _serve(operation: Operation, guard: Guard, site: Site, answering: Shares) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
+        request[ACT] = operation.act
         caller = await _allowed(operation, guard, site, request)
         with answering.one_more(caller.lane):
             return await answer_to(request, caller)
@@ -97,8 +98,8 @@ async def _allowed(operation: Operation, guard: Guard, site: Site, request: web.
     try:
         allow(caller, operation.may)
     except ProblemError as problem:
-        if operation.may == OPERATE:
-            await site.refused(caller, operation.name.partition("_")[0], request.path, why=problem.detail)
+        if operation.act:
+            await site.refused(caller, request.path, why=problem.detail)
         raise
     return caller
 

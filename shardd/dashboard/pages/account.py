@@ -20,7 +20,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         ended = site.sign_ins.of_user(sign_in)
         for one in ended:
             site.sign_ins.end(one)
-        await site.acted(sign_in, "sign out everywhere", detail=count(len(ended), "sign-in"))
+        await site.signed(sign_in, "sign out everywhere", count(len(ended), "sign-in"))
         return web.Response(headers={"HX-Redirect": "/"})
 
     return [

@@ -1,21 +1,25 @@
-"""The audit log, newest first; only for those who operate."""
+"""The audit log, newest first, and on the overview the acts of whose end nothing is known; only for those who operate."""
 
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 
 from aiohttp import web
 
 from shardd.dashboard import fields
+from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site
+from shardd.dashboard.site import THINGS, Site
 from shardd.queue.acts import BEGUN, DONE, Acts
 
 MOST: Final = 100
 """Acts of one page."""
+MOST_UNFINISHED: Final = 5
+"""Acts that the overview names."""
 
 
-def routes(site: Site) -> list[web.RouteDef]:
+def routes(site: Site, live: Live) -> list[web.RouteDef]:
     """See the module."""
 
     async def audit(request: web.Request, sign_in: SignIn) -> web.Response:
@@ -26,4 +30,21 @@ def routes(site: Site) -> list[web.RouteDef]:
             "audit.html", sign_in, acts=found[:MOST], more=more, before=before, who=who or "", fine=(DONE, BEGUN)
         )
 
+    live.part("overview-acts", lambda _: unfinished_acts(site), operate=True)
     return [web.get("/audit", site.signed_in(audit, operate=True))]
+
+
+async def unfinished_acts(site: Site) -> str:
+    """The part of the overview. Raises DatabaseError."""
+    found = await Acts(site.database).unfinished(MOST_UNFINISHED + 1)
+    shown = [(one, _place(one.target)) for one in found[:MOST_UNFINISHED]]
+    return site.render("overview-acts.html", None, acts=shown, more=len(found) > MOST_UNFINISHED)
+
+
+def _place(target: str) -> str:
+    """The page of what an act was about, such as `device d1`, `3 devices` or `jobs`."""
+    what, _, name = target.partition(" ")
+    if what in THINGS and what != "webhook" and name:
+        return f"/{what}s/{quote(name, safe='')}"
+    thing = (name if what.replace(",", "").isdigit() else what).removesuffix("s")
+    return f"/{thing}s" if thing in THINGS else "/audit"

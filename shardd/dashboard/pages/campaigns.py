@@ -184,7 +184,7 @@ class _Pages:
         name, act = request.match_info["campaign"], request.match_info["act"]
         state = CampaignState.PAUSED if act == "pause" else CampaignState.RUNNING
         why = fields.text(await fields.form(request), "why", longest=fields.MOST_WHY) if act == "pause" else None
-        async with self._site.acting(sign_in, act, f"campaign {name}", why or "") as acting:
+        async with self._site.acting(sign_in, f"campaign {name}", why or "") as acting:
             admin = CampaignAdmin(acting.database)
             if not await admin.set_state([name], state, why):
                 raise UsageError(f"campaign {name}: {FINAL if await admin.title(name) else 'unknown'}")
@@ -197,7 +197,7 @@ class _Pages:
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]
         why = fields.text(await fields.form(request), "why", longest=fields.MOST_WHY)
-        async with self._site.acting(sign_in, "cancel", f"campaign {name}") as acting:
+        async with self._site.acting(sign_in, f"campaign {name}") as acting:
             admin = CampaignAdmin(acting.database)
             found = await admin.count_jobs([name], most=MOST_COUNTED)
             ended = await admin.cancel([name], why) if found else set()

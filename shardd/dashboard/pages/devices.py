@@ -17,7 +17,7 @@ from shardd.config.transports.sandbox import SANDBOX
 from shardd.dashboard import fields
 from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
-from shardd.dashboard.site import Site
+from shardd.dashboard.site import Site, failure
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import SharddError, UsageError
 from shardd.hashing import shard_of
@@ -152,14 +152,14 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def pause(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
         why = fields.text(await fields.form(request), "why", longest=LONGEST_WHY)
-        async with site.acting(sign_in, "pause", f"device {name}", why or "") as acting:
+        async with site.acting(sign_in, f"device {name}", why or "") as acting:
             if not await DeviceAdmin(acting.database).pause([name], why):
                 raise await unknown_device(acting.database, name)
         return site.done(sign_in, f"paused device {name}; what a worker has in flight is finished")
 
     async def resume(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
-        async with site.acting(sign_in, "resume", f"device {name}") as acting:
+        async with site.acting(sign_in, f"device {name}") as acting:
             if not await DeviceAdmin(acting.database).resume([name]):
                 raise await unknown_device(acting.database, name)
         return site.done(sign_in, f"resumed device {name}")
@@ -168,10 +168,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         name = request.match_info["device"]
         if not await _is_here(site, name, await site.supervisor.settings()):
             raise UsageError(f"another node serves the shard of device {name}: close its client on that node's page")
-        await site.begin(sign_in, "close client", f"device {name}")
-        await site.supervisor.act(close_path(name), timeout=CLOSE_TIMEOUT)
-        await site.acted(sign_in, "close client", f"device {name}")
-        return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
+        return await _close(site, sign_in, name)
 
     return [
         web.get("/devices", site.signed_in(devices)),
@@ -180,6 +177,16 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.post("/devices/{device}/resume", site.signed_in(resume, act="resume")),
         web.post("/devices/{device}/close", site.signed_in(close, act="close client")),
     ]
+
+
+async def _close(site: Site, sign_in: SignIn, name: str) -> web.Response:
+    async with site.under_way(sign_in, f"device {name}") as here:
+        try:
+            await site.supervisor.act(close_path(name), timeout=CLOSE_TIMEOUT)
+        except SharddError as error:
+            status, here.result = failure(error)
+            return site.sorry(sign_in, status, here.result)
+    return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
 
 
 async def _settings(site: Site) -> Settings | None:

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, but_exempt, opt_out
+from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, but_exempt, opt_out
 from shardd.dashboard.recipients import spelling_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -72,4 +72,4 @@ def routes(site: Site) -> list[web.RouteDef]:
             return site.sorry(sign_in, 400, str(error))
         return site.done(sign_in, done.words)
 
-    return [web.get("/opt-outs", site.signed_in(opt_outs)), web.post("/opt-outs", site.signed_in(add, act="opt out"))]
+    return [web.get("/opt-outs", site.signed_in(opt_outs)), web.post("/opt-outs", site.signed_in(add, act=OPT_OUT))]

@@ -9,6 +9,7 @@ from aiohttp import web
 from shardd.dashboard import fields
 from shardd.dashboard.chart import Chart
 from shardd.dashboard.live import Live
+from shardd.dashboard.pages.audit import unfinished_acts
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure, spoken
 from shardd.errors import DatabaseError, SharddError
@@ -85,6 +86,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         parts |= {name: await of_rates(name) for name in OF_RATES}
         try:
             parts["webhooks"] = await webhooks()
+            parts["acts"] = await unfinished_acts(site) if sign_in.may_operate else ""
         except DatabaseError as error:
             # The rest comes from elsewhere.
             parts["webhooks"] = site.render("overview-gone.html", None, error=error)

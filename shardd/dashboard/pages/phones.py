@@ -14,7 +14,6 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
-from shardd.dashboard.audit import Acting
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
 from shardd.dashboard.sign_ins import SignIn
@@ -23,6 +22,8 @@ from shardd.dashboard.words_of_pairing import FOR_OPERATOR
 from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
 from shardd.pairing.link_address import warning_of
+from shardd.queue.act_log import Acting
+from shardd.queue.acts import named
 from shardd.queue.devices import DeviceAdmin, DeviceRow, NewDevices
 from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink, PairingLinks
 from shardd.states import DeviceState
@@ -92,7 +93,7 @@ class _Pages:
         minutes = int(fields.choice(form, "minutes", map(str, MINUTES)) or USUAL_MINUTES)
         wanted = await self._wanted(form)
         many = len(wanted.ids)
-        async with self._site.acting(sign_in, "make pairing links", "", f"for {minutes} minutes") as acting:
+        async with self._site.acting(sign_in, "", f"for {minutes} minutes") as acting:
             added = await _add(acting, wanted)
             made = await PairingLinks(acting.database).make(
                 wanted.ids,
@@ -120,7 +121,7 @@ class _Pages:
     async def revoke(self, request: web.Request, sign_in: SignIn) -> web.Response:
         """End the link of a device."""
         device = fields.text(await fields.form(request), "device") or ""
-        async with self._site.acting(sign_in, "revoke pairing link", f"device {device}") as acting:
+        async with self._site.acting(sign_in, f"device {device}") as acting:
             if not await PairingLinks(acting.database).revoke([device]):
                 raise UsageError(f"device {device} has no link any more")
         answer = self._site.done(sign_in, f"The link of device {device} does not work any more.")
@@ -159,8 +160,8 @@ async def _add(acting: Acting, wanted: PhoneList) -> set[str]:
         new = NewDevices(ids=ids, transport=transport, state=DeviceState.UNPAIRED)
         added |= await DeviceAdmin(acting.database).add(new)
     if added:
-        target = f"device {next(iter(added))}" if len(added) == 1 else count(len(added), "device")
-        acting.before.append(("add devices", target))
+        target, _ = named("device", added)
+        acting.before.append(("add", target))
     return added
 
 

@@ -126,7 +126,7 @@ class _Doors:
         """Out."""
         site = self._site
         site.sign_ins.end(sign_in)
-        await site.acted(sign_in, "sign out")
+        await site.signed(sign_in, "sign out")
         answer = web.Response(headers={"HX-Redirect": "/"})
         answer.del_cookie(site.gate.cookie(request), secure=site.gate.is_encrypted(request), path="/")
         return answer
@@ -137,7 +137,7 @@ class _Doors:
         if (before := site.sign_ins.of(request.cookies.get(cookie))) is not None:
             site.sign_ins.end(before)
         made = site.sign_ins.begin(user, how, role, site.gate.address(request))
-        await site.acted(made, "sign in")
+        await site.signed(made, "sign in")
         answer = web.Response(status=303, headers={"Location": to})
         secure = site.gate.is_encrypted(request)
         answer.set_cookie(

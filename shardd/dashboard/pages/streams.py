@@ -23,7 +23,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
     async def stream(request: web.Request, sign_in: SignIn) -> web.StreamResponse:
         if request.method == "HEAD":
             return web.Response()  # the page asks why its stream broke off
-        topics = live.names(request.query.getall("topic", [])[:MOST_TOPICS])
+        topics = live.names(request.query.getall("topic", [])[:MOST_TOPICS], sign_in)
         watching = Stream(
             sign_in,
             topics,

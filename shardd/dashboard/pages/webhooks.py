@@ -58,7 +58,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
 
     async def retry(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["webhook"]
-        async with site.acting(sign_in, "retry", f"webhook {name}") as acting:
+        async with site.acting(sign_in, f"webhook {name}") as acting:
             again = await WebhookAdmin(acting.database).ask_retry(name)
             if again is None:
                 raise UsageError(f"webhook {name}: unknown, or has not begun yet")

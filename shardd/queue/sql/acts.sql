@@ -1,12 +1,35 @@
--- What people did through the dashboard.
+-- What people did by the dashboard and by commands.
 
 -- name: record_act
--- Adds an act.
+-- Adds an act; `began`: the one that begins it, which is not under way any more.
+WITH ended AS (DELETE FROM shardd.acts_under_way WHERE act = %(began)s::bigint)
 INSERT INTO shardd.acts (who, how, address, act, target, detail, result, node)
 VALUES (%(who)s, %(how)s, %(address)s, %(act)s, %(target)s, %(detail)s, %(result)s, %(node)s);
 
+-- name: begin_act
+-- Adds an act that is under way. Returns its id.
+WITH begun AS (
+    INSERT INTO shardd.acts (who, how, address, act, target, detail, result, node)
+    VALUES (%(who)s, %(how)s, %(address)s, %(act)s, %(target)s, %(detail)s, %(result)s, %(node)s) RETURNING id)
+INSERT INTO shardd.acts_under_way (act) SELECT id FROM begun RETURNING act;
+
+-- name: see_act
+-- Says that an act is still under way.
+UPDATE shardd.acts_under_way SET seen_at = now() WHERE act = %(act)s;
+
 -- name: newest_acts
--- The newest `most` acts before the id `before` (null: of all), of `who` (null: of all), newest first.
-SELECT id, at, who, how, address, act, target, detail, result, node FROM shardd.acts
- WHERE (%(before)s::bigint IS NULL OR id < %(before)s) AND (%(who)s::text IS NULL OR who = %(who)s)
- ORDER BY id DESC LIMIT %(most)s;
+-- The newest `most` acts before the id `before` (null: of all), newest first. `who`: only of this one (null: of all), also where
+-- `who` ends with `claim`. `unfinished`: it was under way, and was not seen for `lost_after` seconds.
+SELECT a.id, a.at, a.who, a.how, a.address, a.act, a.target, a.detail, a.result, a.node,
+       coalesce(u.seen_at < now() - make_interval(secs => %(lost_after)s), false) AS unfinished
+  FROM shardd.acts a LEFT JOIN shardd.acts_under_way u ON u.act = a.id
+ WHERE (%(before)s::bigint IS NULL OR a.id < %(before)s)
+   AND (%(who)s::text IS NULL OR a.who = %(who)s OR right(a.who, length(%(claim)s::text)) = %(claim)s)
+ ORDER BY a.id DESC LIMIT %(most)s;
+
+-- name: unfinished_acts
+-- The newest `most` acts that were last seen under way more than `lost_after` and less than `named_for` seconds ago, newest first.
+SELECT a.id, a.at, a.who, a.how, a.address, a.act, a.target, a.detail, a.result, a.node, true AS unfinished
+  FROM shardd.acts_under_way u JOIN shardd.acts a ON a.id = u.act
+ WHERE u.seen_at < now() - make_interval(secs => %(lost_after)s) AND u.seen_at > now() - make_interval(secs => %(named_for)s)
+ ORDER BY a.id DESC LIMIT %(most)s;

@@ -12,7 +12,9 @@ from tests.support.queue_rows import connect
 
 
 def acts(producer: Producer) -> list[tuple[str, str, str, str, str]]:
-    return [tuple(row) for row in producer.execute("SELECT who, how, act, target, result FROM shardd.acts ORDER BY id")]
+    """What tokens did."""
+    rows = producer.execute("SELECT who, how, act, target, result FROM shardd.acts WHERE how = 'token' ORDER BY id")
+    return [tuple(row) for row in rows]
 
 
 async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
@@ -102,6 +104,28 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert cancels == ["done", again.json["words"]]
 
 
+async def test_what_is_refused_has_the_word_of_what_is_done(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    """Each act of the API is begun, done or refused by the same word."""
+    operate, look, send = await make_program("operate"), await make_program("look"), await make_program("send")
+    assert (await Command(daemon.config_file)("campaign", "add", "spring")).code == 0
+    number = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
+    paths = {
+        "/devices/d1/pause": {}, "/devices/d1/resume": None, "/campaigns/spring/pause": {}, "/campaigns/spring/resume": None,
+        "/campaigns/spring/revoke": None, "/campaigns/spring/cancel": {}, f"/jobs/{number}/cancel": None,
+        f"/jobs/{number}/retry": {}, f"/jobs/{number}/revoke": None, f"/jobs/{number}/resolve": {"sent": True},
+        "/opt-outs": {"recipient": "+4915112345678"},
+    }  # fmt: skip
+    for path, body in paths.items():
+        ((last,),) = producer.execute("SELECT coalesce(max(id), 0) FROM shardd.acts")
+        assert (await look.post(path, body)).status == 403, path
+        assert (await operate.post(path, body)).status in {200, 409}, path
+        words = producer.execute("SELECT DISTINCT act, who FROM shardd.acts WHERE id > %s", last)
+        assert {who for _, who in words} == {"operate-1", "look-2"}, path
+        assert len({act for act, _ in words}) == 1, (path, words)
+
+
 async def test_jobs_are_found_by_their_recipient(
     daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
 ) -> None:
@@ -141,6 +165,8 @@ async def test_somebody_is_opted_out(
         assert words in refused.json["detail"]
         assert refused.json["field"] == words.split()[0]
     assert (await look.post("/opt-outs", {"recipient": "+4915112345679"})).status == 403
+    (refused_act,) = [row[2:4] for row in acts(producer) if row[0] == "look-2"]
+    assert refused_act == ("opt out", "/api/v1/opt-outs")
     told = producer.execute("SELECT act, target, detail, result FROM shardd.acts WHERE who = 'operate-1' ORDER BY id")
     assert [tuple(row) for row in told] == [
         ("opt out", "a person", "added", "done"),

@@ -20,6 +20,7 @@ from yarl import URL
 from shardd.control_client import ask
 from shardd.dashboard import throttle
 from shardd.dashboard.site import HEADERS
+from shardd.queue.acts import LOST_AFTER, NAMED_FOR, UNFINISHED
 from tests.acceptance.dashboard.looks import EVER, StartDaemon, waiting
 from tests.fixtures.browser import free_port, sign_in
 from tests.support.api import Program, make_token, site_of
@@ -226,6 +227,23 @@ async def test_an_act_on_all_jobs_that_ends_in_the_middle_is_in_the_audit_log(
                 await dies
     assert cancels()[2:] == [begun]
     assert producer.states() == {"queued": 2}
+    producer.execute("UPDATE shardd.acts_under_way SET seen_at = seen_at - %s * interval '1s'", LOST_AFTER + 1)
+    async with visitor(daemon) as ada, visitor(daemon) as bob:
+        await ada.sign_in("ada")
+        await bob.sign_in("bob")
+        assert (await (await ada.get("/audit")).text()).count(UNFINISHED) == 1
+        told = "cancel, jobs: begun by ada (password) at "
+        overview = await (await ada.get("/")).text()
+        assert (told in overview, '<a href="/jobs">what it was about</a>' in overview) == (True, True)
+        assert told not in await (await bob.get("/")).text()
+        for one, sees in ((ada, True), (bob, False)):
+            async with one.session.get(f"{one.site}/live?topic=overview-acts&topic=overview-tiles") as stream:
+                sent, last = b"", told.encode() if sees else b"event: overview-tiles"
+                while last not in sent:
+                    sent += await stream.content.readline()
+            assert (b"overview-acts" in sent) is sees
+        producer.execute("UPDATE shardd.acts_under_way SET seen_at = seen_at - %s * interval '1s'", NAMED_FOR)
+        assert told not in await (await ada.get("/")).text()
 
 
 async def test_only_pages_for_signing_in_are_shown_to_strangers(daemon: Daemon, routes: Routes) -> None:

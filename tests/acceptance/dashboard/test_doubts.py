@@ -67,11 +67,15 @@ async def test_a_decision_shows_in_the_database_and_in_the_command(
 
     shown = [(await shardd("job", "show", job, "--json")).json for job in (sent, not_sent, again)]
     assert [one["state"] for one in shown] == ["sent", "failed", "queued"]
-    (who,) = producer.execute("SELECT DISTINCT who FROM shardd.acts WHERE act LIKE 'resolve%%'")[0]
+    (who,) = producer.execute("SELECT DISTINCT who FROM shardd.acts WHERE act = 'resolve'")[0]
     assert shown[0]["error"].startswith(f"sent: decided by {who} on ")
     assert shown[1]["error"].startswith(f"not sent: decided by {who} on ")
-    acts = producer.execute("SELECT act, target FROM shardd.acts WHERE target LIKE 'job%%' ORDER BY id")
-    assert acts == [("resolve sent", f"job {sent}"), ("resolve not sent", f"job {not_sent}"), ("retry", f"job {again}")]
+    acts = producer.execute("SELECT act, target, detail FROM shardd.acts WHERE target LIKE 'job%%' ORDER BY id")
+    assert acts == [
+        ("resolve", f"job {sent}", "sent; resolved 1 job"),
+        ("resolve", f"job {not_sent}", "not sent; resolved 1 job"),
+        ("retry", f"job {again}", "retried 1 job"),
+    ]
     await page.goto(f"{site}/jobs/{sent}")
     await expect(page.locator(".story")).to_contain_text(f"decided by {who}")
     await expect(page.locator(".story")).to_contain_text("its worker died")
@@ -152,7 +156,9 @@ async def test_the_audit_log_has_the_outcome_of_many_and_whole_ids(site: str, pr
     await page.get_by_label("Choose all").check()
     await press(page, "Sent")
     await is_said(page, "resolved 100 jobs")
-    (detail,) = producer.execute("SELECT detail FROM shardd.acts WHERE act = 'resolve sent' AND result = 'done'")[0]
-    assert detail.startswith(f"resolved 100 jobs; jobs {ids[0]}, ")
+    (detail,) = producer.execute(
+        "SELECT detail FROM shardd.acts WHERE act = 'resolve' AND result = 'done' AND detail LIKE 'sent; resolved 100%%'"
+    )[0]
+    assert detail.startswith(f"sent; resolved 100 jobs; jobs {ids[0]}, ")
     listed, _, more = detail.partition("; jobs ")[2].partition(" and ")
     assert [int(one) for one in listed.split(", ")] == ids[: 100 - int(more.removesuffix(" more"))]

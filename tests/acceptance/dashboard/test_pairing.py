@@ -333,7 +333,7 @@ async def test_a_list_of_devices_becomes_a_list_of_links(lot: Place, page: Page)
     assert answer.status == 410
     acts = lot.producer.execute("SELECT act, target, detail FROM shardd.acts WHERE act <> 'sign in' ORDER BY id")
     assert acts == [
-        ("add devices", "device new", ""),
+        ("add", "device new", ""),
         ("make pairing links", "2 of 4 devices", "for 15 minutes"),
         ("revoke pairing link", "device shop", ""),
     ]

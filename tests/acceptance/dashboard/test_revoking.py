@@ -30,7 +30,7 @@ async def spring(daemon: Daemon, producer: Producer) -> list[int]:
 
 def acts(producer: Producer) -> list[tuple[str, str, str, str]]:
     rows = producer.execute(
-        "SELECT act, target, detail, result FROM shardd.acts WHERE act NOT LIKE 'sign%%' ORDER BY id"
+        "SELECT act, target, detail, result FROM shardd.acts WHERE act NOT LIKE 'sign%%' AND how <> 'command' ORDER BY id"
     )
     return [(row[0], row[1], row[2], row[3]) for row in rows]
 

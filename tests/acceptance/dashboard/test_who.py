@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from shardd.control_client import ask
+from shardd.dashboard.audit import RATION
 from tests.acceptance.dashboard.looks import StartDaemon, is_fit_for_all
 from tests.support.daemon import Daemon, Producer
 from tests.support.visitor import PASSWORD, USERS, make_link, visitor
@@ -124,6 +125,16 @@ async def test_a_reload_decides_at_once_and_ends_the_sign_ins_of_whom_it_changes
                 pass
         assert [(await one.get("/account")).status for one in (ada, bob, link)] == [200, 401, 200]
         assert (await bob.try_password("bob", PASSWORD)).status == 401
+
+
+async def test_who_signs_in_and_out_all_day_does_not_fill_the_audit_log(daemon: Daemon, producer: Producer) -> None:
+    async with visitor(daemon) as somebody:
+        for _ in range(RATION // 2 + 3):
+            await somebody.sign_in_by_link(daemon)
+            assert (await somebody.request("POST", "/sign-out")).status == 200
+    rows = producer.execute("SELECT act, result FROM shardd.acts ORDER BY id")
+    assert rows == [("sign in", "done"), ("sign out", "done")] * (RATION // 2)
+    assert daemon.log_file.read_text().count('"act":"sign in"') == RATION // 2 + 3
 
 
 async def test_a_trusted_proxy_says_who_it_is(daemon: Daemon, producer: Producer) -> None:

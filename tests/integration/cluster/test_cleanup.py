@@ -39,6 +39,7 @@ KEPT_FOR_A_TIME = {
         "nodes",
         "epochs",
         "acts",
+        "acts_under_way",
     ),
 }
 ONE_EACH = {
