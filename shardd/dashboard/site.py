@@ -28,6 +28,7 @@ from shardd import __version__
 from shardd.config.values.network import is_loopback
 from shardd.dashboard import fields, static_files
 from shardd.dashboard.audit import Audit
+from shardd.dashboard.brief import brief
 from shardd.dashboard.fair_database import LANE
 from shardd.dashboard.gate import Gate, NobodyError
 from shardd.dashboard.looks import Looks
@@ -162,6 +163,7 @@ class Site:
 
     def sorry(self, sign_in: SignIn | None, status: int, words: str) -> web.Response:
         """A page that says why there is no other; to htmx, words for the page that is open."""
+        words = brief(words)
         if CURRENT.get().headers.get("HX-Request") != "true":
             return self.page("sorry.html", sign_in, status=status, words=words)
         answer = self.page("said.html", sign_in, status=status, words=words, failed=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import psycopg
 from aiohttp import web
 
+from shardd.dashboard.brief import brief
 from shardd.dashboard.shares import TooManyError
 from shardd.errors import (
     DatabaseError,
@@ -149,10 +150,12 @@ class ProblemError(Exception):
 
     def __init__(self, kind: Kind, detail: str, **members: Any) -> None:
         """`members`: what programs read: field, value, fix, index."""
+        detail = brief(detail)
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
-        self.members = {name: value for name, value in members.items() if value is not None}
+        given = {name: value for name, value in members.items() if value is not None}
+        self.members = {name: brief(value) if isinstance(value, str) else value for name, value in given.items()}
         self.headers: dict[str, str] = {}
 
 

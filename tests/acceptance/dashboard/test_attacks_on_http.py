@@ -238,3 +238,41 @@ async def test_a_form_that_cannot_be_read_is_refused_in_words(daemon: Daemon) ->
             assert "the form cannot be read" in await answer.text(), what
             assert HEADERS.items() <= answer.headers.items(), what
     assert "Traceback" not in daemon.log_tail(1000)
+
+
+async def test_what_is_unknown_is_repeated_in_part_however_long_it_is(daemon: Daemon) -> None:
+    names, digits = "x" * 7000, "1" * 5000
+    token = await make_token(daemon, "look", "look")
+    async with visitor(daemon) as ada:
+        await ada.sign_in("ada")
+        for path in (
+            f"/devices/{names}",
+            f"/campaigns/{names}",
+            f"/webhooks/{names}",
+            f"/jobs/{digits}",
+            f"/jobs?before={digits}",
+            f"/events?kind={names}",
+            f"/inbox?before={digits}",
+            f"/{names}",
+            f"/api/v1/devices/{names}",
+            f"/api/v1/campaigns/{names}",
+            f"/api/v1/campaigns/{names}/progress",
+            f"/api/v1/jobs/{digits}",
+            f"/api/v1/jobs?recipient={names}",
+            f"/api/v1/jobs?state={names}",
+            f"/api/v1/jobs?{names}=1",
+            f"/api/v1/events?after={digits}",
+            f"/api/v1/problems/{names}",
+        ):
+            answer = await ada.get(path, **({"Authorization": f"Bearer {token}"} if "/api/" in path else {}))
+            text = await answer.text()
+            assert answer.status in {400, 404}, (path[:40], answer.status)
+            assert "x" * 101 not in text, path[:40]
+            assert "1" * 101 not in text, path[:40]
+        told = await (await ada.get(f"/api/v1/campaigns/{names}", Authorization=f"Bearer {token}")).json(
+            content_type=None
+        )
+        assert told["detail"] == f"campaign {names[:80]}… is unknown; the others: shardd campaign list"
+        assert told["value"] == f"{names[:80]}…"
+        spaced = await ada.get(f"/campaigns/{'a%20' * 2000}")
+        assert len(await spaced.text()) < 10_000
