@@ -19,6 +19,7 @@ from shardd.config.values.words import EVENT_KIND
 from shardd.errors import DatabaseError, UsageError
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow, Events, words_of
+from shardd.queue.sending import Sending
 
 FOLLOW_EVERY: Final = 0.5
 """Seconds between two polls."""
@@ -89,10 +90,10 @@ def list_(
         if after is None:
             _print_lines(await events.newest(limit, wanted), as_json=as_json)
         while True:
-            found = await events.read(position, FOLLOW_MOST, wanted)
-            _print_lines(found, as_json=as_json)
-            position = found[-1].position if found else position
-            if len(found) < FOLLOW_MOST:
+            page = await Sending(database, None).events(position, FOLLOW_MOST, wanted)
+            _print_lines(page.events, as_json=as_json)
+            position = page.position
+            if not page.unfinished:
                 await asyncio.sleep(FOLLOW_EVERY)
 
     try:

@@ -88,7 +88,7 @@ class Events(Statements):
 
     async def read(self, after: str | None, most: int, kinds: Sequence[str] | None = None) -> list[EventRow]:
         """The next events after a position, oldest first."""
-        params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds)}
+        params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds), "until": None}
         return await self._database.rows(EventRow, "read_events", params)
 
     async def newest(self, most: int, kinds: Sequence[str] | None = None) -> list[EventRow]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from shardd.queue.job_admin import Traits
 from shardd.queue.queries import Record, Statements
 from shardd.queue.records import JobRow
-from shardd.queue.windows import Window
+from shardd.queue.windows import Window, search_ids
 from shardd.states import FINISHED, JobState
 
 BUDGET: Final = 0.045
@@ -107,22 +107,12 @@ class JobSearch(Statements):
         statement = "list_jobs_upwards" if upwards else "list_jobs"
         params: dict[str, Any] = {**asdict(question.traits), "ids": None, "device_group": question.device_group}
         params |= {"address": question.address, "unreadable": question.unreadable, "waits_for": question.waits_for}
-        found: list[JobRow] = []
+
+        async def read(low: int, high: int, more: int) -> list[JobRow]:
+            return await self._database.rows_for(JobRow, statement, params | {"first": low, "last": high, "most": more})
+
         window = Window(_first_window(question, last - first + 1))
-        while first <= last:
-            size = window.size
-            low, high = (first, min(last, first + size - 1)) if upwards else (max(first, last - size + 1), last)
-            began = self.clock()
-            more = params | {"first": low, "last": high, "most": most - len(found)}
-            found += await self._database.rows_for(JobRow, statement, more)
-            now = self.clock()
-            if len(found) >= most:
-                return found, None
-            first, last = (high + 1, last) if upwards else (first, low - 1)
-            if now >= ends and first <= last:
-                return found, first - 1 if upwards else last + 1
-            window.adapt(now - began, ends - now)
-        return found, None
+        return await search_ids(read, most, first, last, window, ends=ends, clock=self.clock, upwards=upwards)
 
     async def _bounds(self, state: JobState | None) -> tuple[int, int] | None:
         """The first and the last id that a job in this state can have; None: there is none."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import SystemRandom
@@ -22,11 +24,16 @@ from shardd.postgres.servers import Connection
 from shardd.queue.columns import insert_of
 from shardd.queue.database import Database
 from shardd.queue.events import EventRow
-from shardd.queue.queries import column_of, first, rows_of
+from shardd.queue.job_search import BUDGET, FIRST_WINDOW
+from shardd.queue.queries import Record, column_of, first, rows_of
 from shardd.queue.records import JobRow
+from shardd.queue.windows import Window, search_ids
 
 DEADLOCKS: Final = 3
 """Times that a request is repeated because of one."""
+POSITION: Final = "^[0-9]{1,18}-[0-9]{1,18}$"
+AMONG: Final = 10_000
+"""Events among which those of some kinds, or those that a role sees, are looked for at a time."""
 PAUSE: Final = (0.05, 0.2)
 """Seconds before that; drawn, because the other one may be such a request, too."""
 _RNG: Final = SystemRandom()
@@ -66,8 +73,31 @@ class Inserted:
     """Nothing was inserted, because there is one with its dedupe key: `id`, or None if the role may not see that."""
 
 
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events, and the position from which to go on."""
+
+    events: list[EventRow]
+    position: str
+    unfinished: bool
+    """Not all events were looked at: go on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomePage:
+    """Jobs as OUTCOMEs, newest first."""
+
+    jobs: list[Any]
+    older: int | None
+    """The page before this id goes on; None: there is nothing older."""
+    unfinished: bool
+    """The time was up before the page was full: more may be before `older`."""
+
+
 class Sending:
     """The work of one role; None: our own, which sees everything. Raises DatabaseError, and RoleError."""
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, database: Database, role: str | None) -> None:
         self._database = database
@@ -125,21 +155,45 @@ class Sending:
         """The job with a dedupe key."""
         return await self._rows(OUTCOME, "seen_by_dedupe_key", {"dedupe_key": key})
 
-    async def newest(self, most: int) -> list[Any]:
-        """The newest jobs."""
-        return await self._rows(OUTCOME, "newest_seen", {"most": most})
+    async def newest(self, most: int, before: int | None = None) -> OutcomePage:
+        """The newest jobs, or those before an id: a moment is spent to look for those that the role sees among all others."""
+        ends = self.clock() + BUDGET
+        (bounds,) = await self._database.rows(Record, "bounds_of_jobs")
+        ids = [one for one in bounds.values() if one is not None] or [0]  # also then, the role is one that may ask
 
-    async def events(self, after: str | None, most: int, kinds: Sequence[str] | None) -> tuple[list[EventRow], str]:
-        """The next events after a position, and the position from which to go on."""
-        params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds)}
+        async def read(low: int, high: int, more: int) -> list[Any]:
+            return await self._rows(OUTCOME, "newest_seen", {"most": more, "first": low, "last": high})
+
+        last = max(ids) if before is None else min(max(ids), before - 1)
+        window = Window(FIRST_WINDOW)
+        jobs, ended = await search_ids(read, most + 1, min(ids), last, window, ends=ends, clock=self.clock)
+        if len(jobs) > most:
+            return OutcomePage(jobs[:most], jobs[most - 1].id, unfinished=False)
+        return OutcomePage(jobs, ended, unfinished=ended is not None)
+
+    async def events(self, after: str | None, most: int, kinds: Sequence[str] | None) -> EventPage:
+        """The next events after a position, of the `AMONG` next ones if they are not simply the next."""
+        until = None if kinds is None and self._role is None else await self._position_after(after)
+        params = {"after": after, "most": most, "kinds": None if kinds is None else list(kinds), "until": until}
         async with self._transaction() as connection:
             # The end first: what becomes readable between the two statements is read again, not left out.
             (end,) = await column_of(connection, self._database.queries["events_end"])
             found = await rows_of(connection, EventRow, self._database.queries["read_events"], params)
         if len(found) == most:
-            return found, found[-1].position
-        return found, max(
-            (end, *(one for one in (after,) if one), *(event.position for event in found)), key=as_numbers
+            return EventPage(found, found[-1].position, unfinished=True)
+        if until is not None and as_numbers(until) < as_numbers(end):
+            return EventPage(found, until, unfinished=True)
+        position = max((end, *(one for one in (after,) if one), *(event.position for event in found)), key=as_numbers)
+        return EventPage(found, position, unfinished=False)
+
+    async def _position_after(self, after: str | None) -> str | None:
+        """Where the events end that are looked at; None: there are no more. Asked as ourselves: it shows nothing of them."""
+        if re.fullmatch(POSITION, after := after or "0-0") is None:
+            return None  # it is refused with the words of SQL
+        xid, number = as_numbers(after)
+        params = {"xid": str(xid), "id": number, "events": AMONG}
+        return first(
+            [f"{row['xid']}-{row['id']}" for row in await self._database.rows(Record, "position_after", params)]
         )
 
     async def end(self) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from shardd.dashboard.api.events import EVERY, MOST, POSITION, EventWaits, read_kinds
+from shardd.dashboard.api.events import EVERY, MOST, EventWaits, read_kinds
 from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.models import Event
 from shardd.dashboard.api.operations import ALL, STREAM, Call, Operation
@@ -27,7 +27,7 @@ from shardd.dashboard.server_sent import ALIVE, as_event, at_position, send_stre
 from shardd.errors import DatabaseError
 from shardd.plain import plain
 from shardd.queue.database import Database
-from shardd.queue.sending import RoleError, Sending
+from shardd.queue.sending import POSITION, RoleError, Sending
 
 QUIET: Final = 20.0
 """Seconds without news after which a stream says that it is there."""
@@ -89,13 +89,14 @@ class EventStreams:
         yield at_position(position) + b"\n"
         with suppress(DatabaseError, RoleError):  # the client connects again, and is told why
             while not self._waiting.closed and await self._guard.is_still_good(call.request):
-                found, position = await sending.events(position, MOST, kinds)
-                for event in found:
+                page = await sending.events(position, MOST, kinds)
+                position = page.position
+                for event in page.events:
                     text = json.dumps(plain(event), ensure_ascii=False, allow_nan=False)
                     yield at_position(event.position) + as_event(event.kind, text)
-                if len(found) == MOST:
+                if page.unfinished:
                     continue
                 if not await self._waiting.newer_than(position, time.monotonic() + QUIET):
                     yield ALIVE
-                elif not found:
+                elif not page.events:
                     await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others

@@ -21,7 +21,7 @@ from shardd.dashboard.fair_database import LANE, OURS
 from shardd.dashboard.shares import Shares
 from shardd.errors import DatabaseError
 from shardd.queue.database import Database
-from shardd.queue.sending import Sending, as_numbers
+from shardd.queue.sending import AMONG, POSITION, EventPage, Sending, as_numbers
 from shardd.tasks import end_tasks
 
 MOST: Final = 1000
@@ -31,7 +31,6 @@ WAITING: Final = 64
 """Requests that may wait at a time: they keep their connections, and the pages need some, too."""
 WAITING_OF_ONE: Final = 8
 """Those of one token."""
-POSITION: Final = "^[0-9]{1,18}-[0-9]{1,18}$"
 EVERY: Final = 0.5
 """Seconds between looks at the end of the outbox, one for all who wait, and none when nobody does."""
 
@@ -116,7 +115,8 @@ class EventCalls:
                 summary="Read events",
                 about="Those after a position, oldest first; without one, from the first that is kept. With `wait`, an answer "
                 "without events comes only after so many seconds. `kinds` are patterns such as `job.*`, as for webhooks; the "
-                "parameter may be repeated. A token that sends gets what its role sees.",
+                f"parameter may be repeated; they are looked for among {AMONG:,} events at a time: with `unfinished`, go on "
+                "from `position` at once, also after an answer without events. A token that sends gets what its role sees.",
                 may=ALL,
                 handle=self.read,
                 query=After,
@@ -125,23 +125,23 @@ class EventCalls:
             )
         ]
 
-    async def read(self, call: Call) -> dict[str, object]:
+    async def read(self, call: Call) -> EventPage:
         """The next ones."""
         asked: After = call.query
         kinds = read_kinds(asked.kinds)
         sending = Sending(self._database, call.caller.token.role)
-        found, position = await sending.events(asked.after, asked.limit, kinds)
-        if found or not asked.wait:
-            return {"events": found, "position": position}
+        page = await sending.events(asked.after, asked.limit, kinds)
+        if page.events or not asked.wait:
+            return page
         deadline = time.monotonic() + asked.wait
         with self._waiting.one_more(call.caller.lane):
-            while not found and await self._waiting.newer_than(position, deadline):
+            while not page.events and await self._waiting.newer_than(page.position, deadline):
                 if not await self._guard.is_still_good(call.request):
                     raise ProblemError(BAD_TOKEN, "the token was removed, or has expired, while this request waited")
-                found, position = await sending.events(position, asked.limit, kinds)
-                if not found:
+                page = await sending.events(page.position, asked.limit, kinds)
+                if not (page.events or page.unfinished):
                     await asyncio.sleep(EVERY)  # a transaction that began earlier has not ended, or it is for others
-        return {"events": found, "position": position}
+        return page
 
 
 def read_kinds(given: Sequence[str] | None) -> list[str] | None:

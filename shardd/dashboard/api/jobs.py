@@ -31,7 +31,7 @@ from shardd.pacing import CLASSES
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.job_search import JobSearch, Question
-from shardd.queue.sending import Sending
+from shardd.queue.sending import OutcomePage, Sending
 from shardd.states import JobState
 
 CONNECTIONS: Final = 4
@@ -66,7 +66,7 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "c
     limit: Annotated[int, Meta(ge=1, le=MOST_LISTED)] = 100
 
 
-_OF_SENDERS: Final = ("reference", "dedupe_key", "limit")
+_OF_SENDERS: Final = ("reference", "dedupe_key", "before", "limit")
 
 
 class JobCalls:
@@ -108,9 +108,9 @@ class JobCalls:
                 name="list_jobs",
                 summary="List jobs, newest first",
                 about="A token that sends gets what its role sees in `shardd.outcomes`: by `reference`, by `dedupe_key`, or the "
-                "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`, page by page: `before` is the `older` "
-                "of the last answer. `recipient` is a phone number in any spelling, or an address that ends with "
-                "@lid or @g.us; a search for one takes a moment at a time: with `unfinished`, there may be more before `older`. "
+                "newest jobs. Other tokens get all jobs, by everything but `dedupe_key`. Newest jobs come page by page: `before` "
+                "is the `older` of the last answer. `recipient` is a phone number in any spelling, or an address that ends with "
+                "@lid or @g.us. Jobs are looked for a moment at a time: with `unfinished`, there may be more before `older`. "
                 "`waits_for` finds queued jobs in the words of `queue.waits` of the status. It does not know which shards run: "
                 "jobs of `its shard: …` are among those of `its turn`.",
                 may=ALL,
@@ -173,12 +173,18 @@ class JobCalls:
         others = {field.encode_name for field in msgspec.structs.fields(Filter)} - {*_OF_SENDERS}
         _refuse_others(call, others, "filters by reference or dedupe_key")
         sending = self._of(call)
+        if asked.before is not None and (asked.reference, asked.dedupe_key) != (None, None):
+            fix = "leave it out"
+            words = f"before goes on among the newest jobs, and not with reference or dedupe_key: {fix}"
+            raise ProblemError(MALFORMED, words, field="before", fix=fix)
         if asked.dedupe_key is not None:
             found = await sending.by_dedupe_key(asked.dedupe_key)
-            return {"jobs": [job for job in found if asked.reference in (None, job.reference)]}
+            return OutcomePage(
+                [job for job in found if asked.reference in (None, job.reference)], None, unfinished=False
+            )
         if asked.reference is not None:
-            return {"jobs": await sending.by_reference(asked.reference, asked.limit)}
-        return {"jobs": await sending.newest(asked.limit)}
+            return OutcomePage(await sending.by_reference(asked.reference, asked.limit), None, unfinished=False)
+        return await sending.newest(asked.limit, asked.before)
 
     async def show(self, call: Call) -> Any:
         """One."""

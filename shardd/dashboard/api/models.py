@@ -157,6 +157,10 @@ class Outcomes(msgspec.Struct):
     """Jobs, newest first, as the role of a sending token sees them."""
 
     jobs: list[Outcome]  # type: ignore[valid-type]  # made of a row
+    older: int | None
+    """Pass it as `before` to go on; null: there are no more."""
+    unfinished: bool
+    """The time for one answer was up before it was full: go on."""
 
 
 class Events(msgspec.Struct):
@@ -165,6 +169,8 @@ class Events(msgspec.Struct):
     events: list[Event]  # type: ignore[valid-type]  # made of a row
     position: str
     """Pass it as `after` to go on."""
+    unfinished: bool
+    """There may be more by now: go on at once."""
 
 
 class Problem(msgspec.Struct, omit_defaults=True):

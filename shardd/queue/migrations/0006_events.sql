@@ -203,15 +203,18 @@ CREATE FUNCTION shardd.events_end() RETURNS text LANGUAGE sql STABLE
 
 -- The next events after a position, oldest first; NULL: from the first that is kept. `kinds`: job.sent, job.*, device.state; NULL: all.
 -- A position is opaque: keep the last one that was processed and pass it next time. Nothing is skipped, whatever the order of commits:
--- what a transaction wrote is shown once every transaction that began to write before it has ended. Runs with its owner's rights,
--- because the planner reads the outbox in order only without a view that is a security barrier; the filter is that of shardd.events.
-CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL)
+-- what a transaction wrote is shown once every transaction that began to write before it has ended. `until`: the position of the last
+-- event that is looked at, so that a search for a rare kind ends before the end. Runs with its owner's rights, because the planner reads
+-- the outbox in order only without a view that is a security barrier; the filter is that of shardd.events.
+CREATE FUNCTION shardd.read_events(after text DEFAULT NULL, most integer DEFAULT 100, kinds text[] DEFAULT NULL, until text DEFAULT NULL)
     RETURNS TABLE ("position" text, id bigint, at timestamptz, kind text, job_id bigint, device_id text, campaign text,
                    reference text, data jsonb, event_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last_xid xid8 := '0';
     last_id  bigint := 0;
+    end_xid  xid8 := '18446744073709551615';
+    end_id   bigint := 0;
     patterns text[] := shardd.kind_patterns(kinds);
     bound    jsonb := shardd.bindings();
     hidden   text[] := CASE WHEN bound IS NULL AND NOT shardd.reads_inbox() THEN '{message.received,message.media}' ELSE '{}' END;
@@ -229,11 +232,19 @@ BEGIN
                 'A restored copy has new positions: start with NULL, or with shardd.events_end().', 'events', 'invalid_parameter_value');
         END IF;
     END IF;
+    IF until IS NOT NULL THEN
+        IF until !~ '^[0-9]{1,18}-[0-9]{1,18}$' THEN
+            fine := shardd.refuse('until', format('until is %L, which is not a position', left(until, 80)),
+                'Pass the position of an event, or NULL to look at all of them.', 'events', 'invalid_parameter_value');
+        END IF;
+        end_xid := split_part(until, '-', 1)::xid8;
+        end_id := split_part(until, '-', 2)::bigint;
+    END IF;
     RETURN QUERY
         SELECT e.xid || '-' || e.id, e.id, e.at, e.kind, e.job_id, e.device_id, e.campaign, e.reference, e.data,
                e.event_id
           FROM shardd.all_events e
-         WHERE (e.xid, e.id) > (last_xid, last_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
+         WHERE (e.xid, e.id) > (last_xid, last_id) AND (e.xid, e.id) <= (end_xid, end_id) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
            AND CASE WHEN coalesce(bound ?| array['device:' || e.device_id, 'group:' || e.device_group, 'campaign:' || e.campaign], true)
                     THEN e.kind LIKE ANY (patterns) AND e.kind <> ALL (hidden) END
          ORDER BY e.xid, e.id LIMIT most;

@@ -263,8 +263,9 @@ BEGIN
 END $$;
 
 -- The newest jobs that the session may see, newest first: their ids are found before anything else is computed of a row. Through
--- shardd.outcomes, all jobs would be read and sorted, because the planner passes no wish for an order into the halves of a view.
-CREATE FUNCTION shardd.newest_outcomes(most integer) RETURNS SETOF shardd.all_outcomes LANGUAGE plpgsql STABLE SECURITY DEFINER
+-- shardd.outcomes, all jobs would be read and sorted, because the planner passes no wish for an order into the halves of a view. A bound
+-- session with few jobs has all others' read until there are `most`, unless it asks for the ids from `first` to `last` only.
+CREATE FUNCTION shardd.newest_outcomes(most integer, first bigint DEFAULT 0, last bigint DEFAULT 9223372036854775807) RETURNS SETOF shardd.all_outcomes LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     bound jsonb := shardd.bindings();
@@ -273,11 +274,13 @@ BEGIN
         SELECT o.* FROM shardd.all_outcomes o
          WHERE o.id = ANY (array(
                    (SELECT j.id FROM shardd.jobs j
-                     WHERE coalesce(bound ?| array['device:' || j.device_id, 'group:' || j.device_group, 'campaign:' || j.campaign], true)
+                     WHERE j.id BETWEEN first AND last
+                       AND coalesce(bound ?| array['device:' || j.device_id, 'group:' || j.device_group, 'campaign:' || j.campaign], true)
                      ORDER BY j.id DESC LIMIT most)
                    UNION ALL
                    (SELECT a.id FROM shardd.archive a
-                     WHERE coalesce(bound ?| array['device:' || a.device_id, 'group:' || a.device_group, 'campaign:' || a.campaign], true)
+                     WHERE a.id BETWEEN first AND last
+                       AND coalesce(bound ?| array['device:' || a.device_id, 'group:' || a.device_group, 'campaign:' || a.campaign], true)
                      ORDER BY a.id DESC LIMIT most)
                    ORDER BY id DESC LIMIT most))
          ORDER BY o.id DESC;

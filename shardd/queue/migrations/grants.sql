@@ -26,8 +26,8 @@ GRANT SELECT, INSERT (id, label, weight, device_cap) ON shardd.campaigns TO shar
 GRANT INSERT (recipient, note), SELECT (address, recipient, source, said_at, created_at) ON shardd.opt_outs TO shardd_producer;
 GRANT SELECT ON shardd.outcomes, shardd.events, shardd.visible_campaigns, shardd.visible_opt_outs, shardd.inbox TO shardd_producer;
 -- Functions that a view or another function calls are executed with the rights of who asks.
-GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[]), shardd.events_end(), shardd.outcome(bigint),
-      shardd.outcomes_by_reference(text), shardd.outcome_by_dedupe_key(text), shardd.newest_outcomes(integer), shardd.message(bigint),
+GRANT EXECUTE ON FUNCTION shardd.read_events(text, integer, text[], text), shardd.events_end(), shardd.outcome(bigint),
+      shardd.outcomes_by_reference(text), shardd.outcome_by_dedupe_key(text), shardd.newest_outcomes(integer, bigint, bigint), shardd.message(bigint),
       shardd.iso_time(timestamptz), shardd.event_id(bigint, bigint), shardd.json_fault(jsonb, integer), shardd.decimals(jsonb),
       shardd.refuse(text, text, text, text, text), shardd.bound_as(), shardd.bindings(),
       shardd.sees_all(), shardd.confirm_plan(), shardd.refuse_bound_reader(text),

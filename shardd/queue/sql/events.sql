@@ -27,9 +27,10 @@ SELECT extract(epoch FROM now() - oldest.at)::double precision AS waiting, a.pid
 SELECT shardd.reposition_restored_events();
 
 -- name: read_events
--- Up to `most` events after a position (NULL: from the first), oldest first; `kinds`: patterns, NULL passes everything.
+-- Up to `most` events after a position (NULL: from the first), oldest first; `kinds`: patterns, NULL passes everything; `until`: the last
+-- one that is looked at, NULL looks at all.
 SELECT position, id, at, kind, job_id, device_id, campaign, reference, data, event_id
-  FROM shardd.read_events(%(after)s, %(most)s, %(kinds)s);
+  FROM shardd.read_events(%(after)s, %(most)s, %(kinds)s, %(until)s);
 
 -- name: newest_events
 -- The newest `most` events that can be read, oldest of them first; `kinds`: patterns, NULL passes everything.

@@ -21,8 +21,8 @@ SELECT ${shown}, o.waits_for, o.attempt FROM shardd.outcomes_by_reference(%(refe
 SELECT ${shown}, o.waits_for, o.attempt FROM shardd.outcome_by_dedupe_key(%(dedupe_key)s) o;
 
 -- name: newest_seen
--- The newest jobs that the role sees.
-SELECT ${shown}, o.waits_for, o.attempt FROM shardd.newest_outcomes(%(most)s) o;
+-- The newest jobs that the role sees, of those with ids from `first` to `last`.
+SELECT ${shown}, o.waits_for, o.attempt FROM shardd.newest_outcomes(%(most)s, %(first)s, %(last)s) o;
 
 -- name: last_event
 -- The position of the newest event, also of one that cannot be read yet.
