@@ -34,8 +34,10 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
     return [web.get("/audit", site.signed_in(audit, operate=True))]
 
 
-async def unfinished_acts(site: Site) -> str:
-    """The part of the overview. Raises DatabaseError."""
+async def unfinished_acts(site: Site, sign_in: SignIn | None = None) -> str:
+    """The part of the overview; `sign_in`: for whom it may be empty. Raises DatabaseError."""
+    if sign_in is not None and not sign_in.may_operate:
+        return ""
     found = await Acts(site.database).unfinished(MOST_UNFINISHED + 1)
     shown = [(one, _place(one.target)) for one in found[:MOST_UNFINISHED]]
     return site.render("overview-acts.html", None, acts=shown, more=len(found) > MOST_UNFINISHED)

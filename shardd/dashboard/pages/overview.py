@@ -84,9 +84,10 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         live.watch()
         parts = {name: await of_status(name) for name in OF_STATUS}
         parts |= {name: await of_rates(name) for name in OF_RATES}
+        parts["acts"] = ""
         try:
             parts["webhooks"] = await webhooks()
-            parts["acts"] = await unfinished_acts(site) if sign_in.may_operate else ""
+            parts["acts"] = await unfinished_acts(site, sign_in)
         except DatabaseError as error:
             # The rest comes from elsewhere.
             parts["webhooks"] = site.render("overview-gone.html", None, error=error)
