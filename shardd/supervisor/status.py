@@ -22,6 +22,8 @@ class Metric:
 
 OLD: Final = 10.0
 """Seconds after which the age of a count is shown."""
+OLD_NODES: Final = 30.0
+"""Likewise for what is known of other nodes, which is looked at with each renewal of the leases."""
 NO_STANDBY: Final = "no standby"
 """`Status.replication` of a server without one."""
 
@@ -123,6 +125,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     sent_per_second: float = 0.0
     problems: int = 0
     """How many there are; its own status says which."""
+    down: list[int] = []
+    """Its shards whose workers died too often, or wait to be started again."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +155,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None
     sent_per_second: float | None
     problems: int | None
+    down: list[int] | None = None
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +225,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The URL of the web page; None: there is none."""
     nodes: list[NodeStatus] = []
     """All that share the database and have not stopped; empty until this node has its leases."""
+    nodes_as_of: float | None = None
+    """When they were seen; None: not yet."""
     shards: list[ShardStatus]
     totals: Totals
     queue: QueueStatus | None
@@ -250,6 +257,13 @@ def age_of_count(status: Status) -> float | None:
     if status.queue is None or status.now - status.queue.as_of < OLD:
         return None
     return status.now - status.queue.as_of
+
+
+def age_of_nodes(status: Status) -> float | None:
+    """How long ago the other nodes were seen, if that must be told."""
+    if status.nodes_as_of is None or status.now - status.nodes_as_of < OLD_NODES:
+        return None
+    return status.now - status.nodes_as_of
 
 
 def why_no_shards(status: Status) -> str:

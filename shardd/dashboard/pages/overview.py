@@ -18,7 +18,15 @@ from shardd.queue.pairing_links import TO_LINK
 from shardd.queue.webhooks import WebhookAdmin
 from shardd.states import CAN_SEND, JobState, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
-from shardd.supervisor.status import NodeStatus, ShardStatus, Status, age_of_count, head_word, why_no_shards
+from shardd.supervisor.status import (
+    NodeStatus,
+    ShardStatus,
+    Status,
+    age_of_count,
+    age_of_nodes,
+    head_word,
+    why_no_shards,
+)
 
 OF_STATUS: Final = ("head", "tiles", "states", "waits", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
@@ -48,6 +56,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
             shards=_shards(status),
             why_no_shards=why_no_shards(status),
             age=age_of_count(status),
+            age_of_nodes=age_of_nodes(status),
             nodes=status.nodes if len(status.nodes) > 1 else [],
             devices=sum(status.device_states.values()),
             ready=sum(number for state, number in status.device_states.items() if state in CAN_SEND)
@@ -124,7 +133,7 @@ def _shards(status: Status) -> list[ShardStatus]:
 
 
 def _needs_a_look(node: NodeStatus) -> bool:
-    return bool(node.problems) or node.state in (NodeState.AWAY, NodeState.SILENT)
+    return bool(node.problems or node.down) or node.state in (NodeState.AWAY, NodeState.SILENT)
 
 
 def _sum(status: Status, name: str) -> float:

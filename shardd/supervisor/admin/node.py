@@ -146,6 +146,7 @@ class Node:
             config=str(config.source) if config.source else None,
             dashboard=self.dashboard.url,
             nodes=nodes,
+            nodes_as_of=None if (age := self.keeper.picture.age()) is None else time.time() - age,
             shards=shards,
             totals=sum_up(shards, sandbox_devices=sandbox, elsewhere=elsewhere),
             queue=self.queue(),
@@ -162,6 +163,11 @@ class Node:
             in_flight=status.totals.in_flight,
             sent_per_second=status.totals.sent_per_second,
             problems=len(status.problems),
+            down=[
+                one.shard
+                for one in status.shards
+                if one.epoch is not None and one.state in (ShardState.BROKEN, ShardState.BACKOFF)
+            ],
         )
 
     # ---- for systemd

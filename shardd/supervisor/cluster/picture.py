@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from shardd.clock import boot_now
 from shardd.config.values import format_duration
 from shardd.queue.database import Database
 from shardd.queue.leases import Lease, Node, report_summary
@@ -39,6 +40,10 @@ class ClusterPicture:
     def any_free(self) -> bool:
         """Whether a shard had no node, and should have one."""
         return bool(self._free_since)
+
+    def age(self) -> float | None:
+        """Seconds since the last look; None: there was none."""
+        return boot_now() - self._looked_at if self._nodes else None
 
     def look(
         self, shards: int, nodes: Sequence[Node], leases: Iterable[Lease], own: Collection[int], now: float
@@ -72,6 +77,7 @@ class ClusterPicture:
             in_flight=None if said is None else said.in_flight,
             sent_per_second=None if said is None else said.sent_per_second,
             problems=None if said is None else said.problems,
+            down=None if said is None else said.down,
         )
 
     def notes(self) -> list[str]:

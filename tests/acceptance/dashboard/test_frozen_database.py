@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from playwright.async_api import Page, expect
@@ -18,6 +19,14 @@ PATIENCE = 60_000
 LAPSED = "its leases lapsed, because the database does not answer; they are taken again when it does"
 
 
+OTHER_NODE = (
+    "INSERT INTO shardd.nodes (id, name, incarnation, shards, version, ttl, seen_at, host, cordoned_at, summary)"
+    " VALUES (repeat('f', 32), 'other', gen_random_uuid(), 1, '1', 30, now() + interval '1 hour', 'h', now(), %s)"
+)
+SUMMARY = {"problems": 1, "down": [0]}
+"""Of another node: its one shard has just gone to this one."""
+
+
 async def test_one_node_alone_says_what_is_known_and_since_when(
     start_daemon: StartDaemon, producer: Producer, page: Page, postgres: Cluster
 ) -> None:
@@ -27,10 +36,13 @@ async def test_one_node_alone_says_what_is_known_and_since_when(
         lease={"ttl": "4s", "renew_every": "500ms", "margin": "1s"},
     )
     producer.add_devices(1)
+    producer.execute(OTHER_NODE, json.dumps(SUMMARY))
     await sign_in(page, daemon)
     tiles, shards = page.locator(".tiles"), page.get_by_role("region", name="Shards of this node")
     await expect(tiles).to_contain_text("1 of 1")
-    await daemon.until(lambda status: status["queue"] is not None)
+    await daemon.until(lambda status: status["queue"] is not None and len(status["nodes"]) == 2)
+    other = page.get_by_role("region", name="Problems").get_by_role("listitem").filter(has_text="Node other")
+    await expect(other).to_contain_text("has 1 problem; of its shards, 0 does not run")
     seen: list[dict[str, Any]] = []
 
     def is_told(status: dict[str, Any]) -> bool:
@@ -52,6 +64,9 @@ async def test_one_node_alone_says_what_is_known_and_since_when(
         assert "firewall" not in words
         await expect(shards).to_have_text(f"This node holds no shard: {LAPSED}.")
         await expect(tiles).to_contain_text("Queue counted")
-        await expect(page.get_by_role("region", name="Problems").get_by_role("listitem")).to_have_count(1)
+        await expect(page.get_by_role("region", name="Problems").get_by_role("listitem")).to_have_count(2)
+        await expect(page.locator("main")).to_contain_text(
+            "ago: what has become of the others since then", timeout=PATIENCE
+        )
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy", timeout=PATIENCE)
     await expect(tiles).not_to_contain_text("Queue counted", timeout=PATIENCE)

@@ -42,7 +42,7 @@ def texts(seen: ClusterPicture) -> list[str]:
 
 def test_every_node_is_shown_with_what_it_holds_and_should_hold() -> None:
     gone = node("gone", NodeState.STOPPED)
-    said = msgspec.to_builtins(NodeSummary(devices={"ready": 3}, problems=2))
+    said = msgspec.to_builtins(NodeSummary(devices={"ready": 3}, problems=2, down=[1]))
     b = replace(node("b", NodeState.CORDONED), summary=said)
     seen = picture(node("a"), b, gone, held={0: "a", 1: "b"}, own=(0, 2, 3))
     a, b_status = seen.statuses()
@@ -67,6 +67,7 @@ def test_every_node_is_shown_with_what_it_holds_and_should_hold() -> None:
         True,
         NOW.timestamp(),
     )
+    assert (a.down, b_status.down) == (None, [1])
     assert texts(seen) == []
 
 
