@@ -18,6 +18,8 @@ from shardd.queue.queries import Params, Record, Statements, first, rows_of
 
 PAGE: Final = 5000
 """Jobs of one statement: some milliseconds."""
+REVOCATIONS: Final = 500
+"""Revocations of one statement, each of which is looked up in other tables."""
 LONGEST: Final = 120.0
 """Seconds for all pages of a campaign."""
 _LIVE: Final = ("queued", "scheduled", "sending")
@@ -100,14 +102,14 @@ class CampaignCounts(Statements):
             ids = [one for one in counted if one is not None]
             devices = await self._rows(connection, "devices_of_campaign", {"id": campaign, "ids": ids, "zone": zone})
             groups = await self._rows(connection, "device_groups_of_pools", {"ids": list(pools)})
-            revocations = await self._rows(connection, "campaign_revocations", {"id": campaign})
+            revocations = await self._revocations(connection, campaign)
         shares = [counted[device["device_id"]].share(device) for device in devices]
         shares += [counted[None].share(_NO_DEVICE)] if None in counted else []
         return CampaignDetails(
             row_of(title, shares),
             sorted(shares, key=lambda share: (-share.waiting, -share.sent, share.device_id is None, share.device_id)),
             [Pool(jobs=jobs, **group) for group in groups if (jobs := pools[group["device_group"]])],
-            {row["state"]: row["jobs"] for row in revocations},
+            dict(revocations.most_common()),
         )
 
     async def totals(self, campaign: str) -> CampaignDetails | None:
@@ -142,6 +144,17 @@ class CampaignCounts(Statements):
             last = rows[0] if _fills(rows) else None
             position = last and {"after_state": last["upto_state"], "after_moment": last["upto_moment"]}
         return counted, pools
+
+    async def _revocations(self, connection: Connection, campaign: str) -> Counter[str]:
+        """Of its messages, by state: they are looked for among all."""
+        found: Counter[str] = Counter()
+        after: int | None = 0
+        while after is not None:
+            asked = {"id": campaign, "after": after, "most": REVOCATIONS}
+            rows = await self._rows(connection, "campaign_revocations", asked)
+            found.update({row["state"]: row["jobs"] for row in rows if row["state"] is not None})
+            after = next(row["upto"] for row in rows if row["state"] is None)
+        return found
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncGenerator[Connection]:

@@ -123,12 +123,17 @@ SELECT e.id AS device_group, count(d.id) AS devices,
  GROUP BY e.id ORDER BY e.id;
 
 -- name: campaign_revocations
--- How many revocations of a campaign's messages are in which state; of each message, the last one.
-SELECT o.state, count(*) AS jobs
-  FROM shardd.revocations r
-  JOIN shardd.archive a ON a.id = r.revokes AND a.campaign = %(id)s
-  JOIN shardd.all_outcomes o ON o.id = r.job_id
- GROUP BY o.state ORDER BY jobs DESC, o.state;
+-- How many revocations of a campaign's messages are in which state; of each message, the last one. Looked for among the next `most` of all
+-- messages that have one, after the id `after`. The row without a state: the last one of these, NULL if there were fewer.
+WITH page AS MATERIALIZED (
+    SELECT revokes, job_id FROM shardd.revocations WHERE revokes > %(after)s ORDER BY revokes LIMIT %(most)s
+), states AS (
+    SELECT (SELECT o.state FROM shardd.all_outcomes o WHERE o.id = p.job_id) AS state
+      FROM page p JOIN shardd.archive a ON a.id = p.revokes AND a.campaign = %(id)s
+)
+SELECT state, count(*) AS jobs, NULL::bigint AS upto FROM states WHERE state IS NOT NULL GROUP BY state
+UNION ALL
+SELECT NULL, 0, CASE WHEN count(*) = %(most)s THEN max(revokes) END FROM page;
 
 -- name: add_campaigns
 -- Adds campaigns with the same terms. Returns the ids that are new.

@@ -9,6 +9,7 @@ import pytest
 from psycopg import errors
 
 from shardd.ipc import Receipt
+from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin, Traits, Unmovable
@@ -392,7 +393,7 @@ async def test_it_stays_with_its_device(sender: Sender, admin: JobAdmin) -> None
 
 @pytest.mark.parametrize("window", [1, 3, 20_000])
 async def test_the_messages_of_a_campaign_are_revoked_and_a_second_time_adds_nothing(
-    sender: Sender, admin: JobAdmin, monkeypatch: pytest.MonkeyPatch, window: int
+    sender: Sender, admin: JobAdmin, database: Database, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     monkeypatch.setattr("shardd.queue.job_admin.CHUNK", 2)
     monkeypatch.setattr("shardd.queue.job_admin.FIRST_WINDOW", window)
@@ -420,6 +421,10 @@ async def test_the_messages_of_a_campaign_are_revoked_and_a_second_time_adds_not
     assert rows == [(job, 100) for job in sent[:4]]
     assert (sender.row(other)["revoked_by"], sender.row(waits)["state"]) == (None, "queued")
     assert [(await sender.claimed()).spec.revokes for _ in range(4)] == ["M0", "M1", "M2", "M3"]
+    monkeypatch.setattr("shardd.queue.campaign_counts.REVOCATIONS", window)
+    details = await CampaignCounts(database).details("spring", "UTC")
+    assert details is not None
+    assert sum(details.revocations.values()) == 4
     revocations = sender.owner.execute("SELECT array_agg(id) FROM shardd.jobs WHERE kind = 'revoke'").fetchone()
     sender.owner.execute("UPDATE shardd.jobs SET claimed_epoch = NULL")
     sender.owner.execute("SELECT shardd.end_jobs(%s, 'sent', NULL, NULL)", revocations)
