@@ -15,7 +15,7 @@ from shardd.dashboard.site import Site, failure, spoken
 from shardd.errors import DatabaseError, SharddError
 from shardd.queue.devices import SHOWN_STATES
 from shardd.queue.pairing_links import TO_LINK
-from shardd.queue.webhooks import WebhookAdmin
+from shardd.queue.webhooks import FailingWebhook, WebhookAdmin
 from shardd.states import CAN_SEND, JobState, NodeState, ShardState
 from shardd.supervisor.outbox.window import DOWN_AFTER
 from shardd.supervisor.status import (
@@ -73,13 +73,7 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         return site.render(f"overview-{part}.html", None, chart=chart, recorded=live.rates.recorded)
 
     async def webhooks(_: str = "") -> str:
-        failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
-        try:
-            own = {one.name for one in (await site.supervisor.status()).webhooks}  # which its notes name
-            tried = set((await site.supervisor.settings()).node.webhooks) - own
-            failing = [one for one in failing if one.name in tried]
-        except SharddError:
-            pass  # which of them are still in the config is not known
+        failing = await _failing_webhooks(site)
         return site.render("overview-webhooks.html", None, webhooks=failing)
 
     def part(name: str) -> None:
@@ -103,6 +97,19 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         return site.page("overview.html", sign_in, parts=parts)
 
     return [web.get("/", site.signed_in(overview))]
+
+
+async def _failing_webhooks(site: Site) -> list[FailingWebhook]:
+    """Those that the notes of this node's status do not name. Raises DatabaseError."""
+    failing = await WebhookAdmin(site.database).failing(DOWN_AFTER)
+    if not failing:
+        return []
+    try:
+        own = {one.name for one in (await site.supervisor.status()).webhooks}
+        tried = set((await site.supervisor.settings()).node.webhooks) - own
+    except SharddError:
+        return failing  # which of them are still in the config is not known
+    return [one for one in failing if one.name in tried]
 
 
 class _Wait:
