@@ -159,10 +159,13 @@ async def plan_values(action: BulkAction, begun: Look, patience: float, *, again
 
 
 async def act_on_jobs(
-    site: Site, sign_in: SignIn, name: str, ids: Sequence[int], shown_as: JobState | None
+    site: Site, sign_in: SignIn, name: str, ids: Sequence[int], *, shown_as: JobState | None, as_of: datetime | None
 ) -> web.Response:
-    """Act on named jobs, which were shown in this state. Raises SharddError."""
-    action, choice = action_of(name, sign_in), Choice(list(ids), Traits())
+    """Act on named jobs, which were shown in this state, as it was at a time. Raises SharddError.
+
+    One that has ended once more since then is left alone: what a person knew was about the attempt before.
+    """
+    action, choice = action_of(name, sign_in), Choice(list(ids), Traits(as_of=as_of))
     if len(ids) > 1:
         seen = await look(action, JobAdmin(site.database), choice, shown_as=shown_as)
         return await _act_on_many(site, sign_in, action, named_jobs(ids, choice, seen))

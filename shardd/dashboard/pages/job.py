@@ -67,8 +67,9 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def act(request: web.Request, sign_in: SignIn) -> web.Response:
         name = fields.chosen(request.match_info, "act", BUTTONS)
-        shown_as = fields.choice(await fields.form(request), "state", JobState)
-        return await act_on_jobs(site, sign_in, name, [_number(request)], shown_as)
+        form = await fields.form(request)
+        shown_as, as_of = fields.choice(form, "state", JobState), fields.moment(form, "as_of")
+        return await act_on_jobs(site, sign_in, name, [_number(request)], shown_as=shown_as, as_of=as_of)
 
     return [
         web.get("/jobs/{job:[0-9]+}", site.signed_in(job)),

@@ -162,3 +162,25 @@ async def test_the_audit_log_has_the_outcome_of_many_and_whole_ids(site: str, pr
     assert detail.startswith(f"sent; resolved 100 jobs; jobs {ids[0]}, ")
     listed, _, more = detail.partition("; jobs ")[2].partition(" and ")
     assert [int(one) for one in listed.split(", ")] == ids[: 100 - int(more.removesuffix(" more"))]
+
+
+@pytest.mark.parametrize("path", ["/doubts", "/jobs/{job}"])
+async def test_a_page_that_has_not_seen_the_latest_attempt_decides_nothing(
+    daemon: Daemon, site: str, producer: Producer, page: Page, path: str
+) -> None:
+    (job,) = in_doubt(producer, 1)
+    await page.goto(site + path.format(job=job))
+    # Somebody else retries it, and it comes in doubt once more.
+    retried = await Command(daemon.config_file)("job", "retry", str(job), "--yes")
+    assert retried.out == "retried 1 job\n"
+    end(producer, [job], "in_doubt", "its worker died again", "worker")
+    if path == "/doubts":
+        await page.get_by_label("Choose all").check()
+    await press(page, "Retry")
+    await expect(page.locator("#failed")).to_contain_text("changed in the meantime; look again")
+    assert producer.states() == {"in_doubt": 1}
+    await page.reload()
+    if path == "/doubts":
+        await page.get_by_label("Choose all").check()
+    await press(page, "Retry")
+    await is_said(page, "retried 1 job")

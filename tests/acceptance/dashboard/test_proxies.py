@@ -214,5 +214,13 @@ async def test_a_proxy_says_who_it_is_and_nobody_else_does(
         assert "carl" in shown
         assert "ada" not in shown
         assert (await carl.get("/audit", **known)).status == 403
+
+        # Another spelling of a user's name is no other person with another role.
+        daemon.settings["dashboard"] |= {"trusted_role": "operate", "users": {"Carl": {"role": "look"}}}
+        daemon.write_config()
+        await ask(daemon.socket, "POST", "/reload")
+        refused = await carl.get("/account", **known)
+        assert refused.status == 403
+        assert "dashboard.users has Carl" in await refused.text()
     rows = producer.execute("SELECT DISTINCT who, how, address FROM shardd.acts WHERE result = 'done'")
     assert rows == [("carl", "proxy", "127.0.0.5")]
