@@ -1,6 +1,6 @@
 """The audit log of the dashboard: in the database (`shardd.queue.act_log`), and as a line of the log.
 
-Signing in and out does not wait for the database: while that is away, only the log has it.
+Signing in and out needs no database: while that is away, it takes as long as a connection may, and only the log has it.
 
 Nobody fills it by what everybody may do as often as they like: of each user and token, some refusals of an hour are recorded, and
 the others counted; and so are sign-ins and -outs, which the log has all.
