@@ -79,7 +79,7 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
     "Server": "shardd",
 }
-ACT: Final = "act"
+ACT: Final = web.RequestKey("act", str)
 """The key of a request under which it has the name of its act in the audit log."""
 CURRENT: Final[ContextVar[web.Request]] = ContextVar("request")
 """The request that is being answered."""
