@@ -46,7 +46,7 @@ async def _prepare(request: dict[str, Any], report: oneshot.Report) -> None:
             locked.transaction(),
         ):
             # The library is another client and sees only what is committed: so not in the locked transaction.
-            await _make_lock(other)
+            await make_lock(other)
             await locked.execute(query_text("shardd.transports.whatsapp.sessions", "lock_store"))
             _make_tables(library_dsn(dsn, pgbouncer=request["pgbouncer"]))
             found = await (
@@ -59,8 +59,10 @@ async def _prepare(request: dict[str, Any], report: oneshot.Report) -> None:
     report({"event": "ready"})
 
 
-async def _make_lock(connection: StoreConnection) -> None:
-    # Of two that create the same at once, the second fails after the first has committed.
+async def make_lock(connection: StoreConnection) -> None:
+    """Create the schema and the table that is locked while the library makes its own; several may do so at once."""
+    # Of two that create the same at once, the second fails after the first has committed. A transaction, so that only the one
+    # that has created the schema closes it: of two that revoke at once, one fails.
     with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
         await _make_schema(connection)
     # (A table comes with a type of its name, which may be the duplicate.)
@@ -75,12 +77,10 @@ async def _make_schema(connection: StoreConnection) -> None:
         return
     names = [name.strip().strip('"') for name in row["search_path"].split(",")]
     schema = composing.Identifier(next(name for name in names if name and name != "$user"))
-    await connection.execute(
-        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "create_schema")).format(schema=schema)
-    )
-    await connection.execute(
-        composing.SQL(query_text("shardd.transports.whatsapp.sessions", "close_schema")).format(schema=schema)
-    )
+    async with connection.transaction():
+        for name in ("create_schema", "close_schema"):
+            query = composing.SQL(query_text("shardd.transports.whatsapp.sessions", name))
+            await connection.execute(query.format(schema=schema))
 
 
 def _make_tables(url: str) -> None:

@@ -6,10 +6,10 @@ SELECT current_setting('search_path') AS search_path, current_schema() AS curren
 
 -- name: create_schema
 -- The store's own schema. No other role gets anything on it: its tables hold the keys of every account.
-CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE SCHEMA {schema};
 
 -- name: close_schema
--- In case it was opened.
+-- In case default privileges opened it.
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
 
 -- name: create_lock
