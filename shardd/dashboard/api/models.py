@@ -258,9 +258,16 @@ class NewOptOut(msgspec.Struct, forbid_unknown_fields=True):
     """For people; up to 1,000 characters."""
 
 
+Settled = Annotated[
+    datetime,
+    Meta(tz=True, description="When the job ended, as it was shown: with it, nothing is done about a later end."),
+]
+
+
 class Retry(msgspec.Struct, forbid_unknown_fields=True):
     """How to retry."""
 
+    settled_at: Settled
     may_send_twice: bool = False
     """Also a job in doubt, whose message may have reached the recipient."""
 
@@ -269,6 +276,7 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True):
     """What somebody found out about a job in doubt."""
 
     sent: bool
+    settled_at: Settled
 
 
 class Acted(msgspec.Struct):

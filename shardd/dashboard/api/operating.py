@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Final
 
 from shardd.dashboard.api.looking import LookCalls
@@ -14,6 +15,7 @@ from shardd.dashboard.job_acts import PATIENCE, act_on_many
 from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError, UnsureError, UsageError
+from shardd.plain import plain
 from shardd.queue.acts import DONE
 from shardd.queue.bulk_actions import (
     CANCEL,
@@ -32,8 +34,13 @@ from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.queries import Queries
 from shardd.queue.recorded_jobs import BrokenOffError, jobs_of, report_words
+from shardd.queue.records import WholeJob
 
 FINAL: Final = "cancelled, and that is final; begin a new one under another id"
+_STALE: Final = (
+    "`settled_at` is that of the job as it was shown, with every digit. If the job has ended once more since then, what is known "
+    "is about the attempt before: nothing is done, and the problem says how the job is now."
+)
 Work = Callable[[str, Queries], Awaitable[Acted]]
 """What is done to the thing of a name, in a transaction."""
 
@@ -69,7 +76,15 @@ class OperateCalls:
                 about=f"As many as are found in {PATIENCE:g} seconds; repeat it until `done` is false. What waits is still "
                 "sent: pause or cancel the campaign first.",
             ),
-            _act(f"{job}/retry", "retry", self.retry_job, "Put an ended job back into the queue", Retry),
+            _act(
+                f"{job}/retry",
+                "retry",
+                self.retry_job,
+                "Put an ended job back into the queue",
+                Retry,
+                required=True,
+                about=_STALE,
+            ),
             _act(f"{job}/cancel", "cancel", self.cancel_job, "Cancel a waiting job"),
             _act(
                 f"{job}/revoke",
@@ -79,7 +94,15 @@ class OperateCalls:
                 about="A new job of the device that sent it does so; it is `revoked_by` of the job, and when it is sent, "
                 "WhatsApp has taken the deletion. Whether the recipient's app deletes the message is up to that app.",
             ),
-            _act(f"{job}/resolve", "resolve", self.resolve_job, "Decide a job in doubt", Decision, required=True),
+            _act(
+                f"{job}/resolve",
+                "resolve",
+                self.resolve_job,
+                "Decide a job in doubt",
+                Decision,
+                required=True,
+                about=_STALE,
+            ),
             _act(
                 "/opt-outs",
                 OPT_OUT,
@@ -160,7 +183,8 @@ class OperateCalls:
 
     async def retry_job(self, call: Call) -> Acted:
         """As `shardd job retry`."""
-        return await self._job(call, RETRY, even_in_doubt=read_body(Retry, call.body).may_send_twice)
+        given = read_body(Retry, call.body)
+        return await self._job(call, RETRY, shown=given.settled_at, even_in_doubt=given.may_send_twice)
 
     async def cancel_job(self, call: Call) -> Acted:
         """As `shardd job cancel`."""
@@ -172,8 +196,8 @@ class OperateCalls:
 
     async def resolve_job(self, call: Call) -> Acted:
         """As `shardd job resolve`."""
-        sent = read_body(Decision, call.body).sent
-        return await self._job(call, resolving(sent=sent, by=f"token {call.caller.user}"))
+        given = read_body(Decision, call.body)
+        return await self._job(call, resolving(sent=given.sent, by=f"token {call.caller.user}"), shown=given.settled_at)
 
     async def add_opt_out(self, call: Call) -> Acted:
         """As `shardd opt-out add`."""
@@ -211,11 +235,16 @@ class OperateCalls:
 
         return await self._recorded(call, f"campaign {name}", detail, all_of_it)
 
-    async def _job(self, call: Call, action: BulkAction, *, even_in_doubt: bool = True) -> Acted:
+    async def _job(
+        self, call: Call, action: BulkAction, *, shown: datetime | None = None, even_in_doubt: bool = True
+    ) -> Acted:
+        """`shown`: when the job ended that the program means; a later end is another one."""
         number = int(call.path("job"))
 
         async def work(database: Queries) -> Acted:
-            choice, jobs = Choice([number], Traits()), JobAdmin(database)
+            choice, jobs = Choice([number], Traits(as_of=shown)), JobAdmin(database)
+            if shown is not None:
+                _refuse_stale(number, await jobs.show(number), shown)
             seen = await look(action, jobs, choice)
             if (warning := warning_of(action, seen)) and not even_in_doubt:
                 fix = "send may_send_twice: true to do it all the same, or find out what became of it and resolve it"
@@ -240,6 +269,15 @@ class OperateCalls:
             await self._site.failed(call.caller, target, detail, error=error)
             raise
         return acted
+
+
+def _refuse_stale(number: int, found: WholeJob | None, shown: datetime) -> None:
+    """Raises ProblemError for a job that ended at another time. One that waits or is being sent has its own refusals."""
+    if found is None or found.settled_at in {None, shown}:
+        return
+    fix = "look at the job again, and send its settled_at as it is there, with every digit"
+    words = f"job {number} is {found.state.replace('_', ' ')} since {plain(found.settled_at)}, and settled_at is {plain(shown)}"
+    raise ProblemError(CONFLICT, f"{words}: {fix}", field="settled_at", value=plain(shown), fix=fix)
 
 
 def _final(name: str) -> ProblemError:

@@ -6,15 +6,28 @@ import asyncio
 from urllib.parse import urlencode
 
 from tests.fixtures.api import HELLO, MakeProgram
+from tests.support.api import Program
 from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.queue_rows import connect
+
+SOMETIME = {"settled_at": "2026-01-31T09:00:00Z"}
 
 
 def acts(producer: Producer) -> list[tuple[str, str, str, str, str]]:
     """What tokens did."""
     rows = producer.execute("SELECT who, how, act, target, result FROM shardd.acts WHERE how = 'token' ORDER BY id")
     return [tuple(row) for row in rows]
+
+
+async def as_known(program: Program, number: int) -> dict[str, str]:
+    """What an act that decides a job says of it."""
+    return {"settled_at": (await program.get(f"/jobs/{number}")).json["settled_at"]}
+
+
+def end_in_doubt(dsn: str, number: int) -> None:
+    with connect(dsn) as owner:
+        owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'in_doubt', 'lost', NULL)", [number])
 
 
 async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
@@ -81,27 +94,58 @@ async def test_jobs_are_cancelled_retried_and_decided(
     assert (await operate.post("/devices/d1/pause")).status == 200
     number = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
     assert (await operate.post(f"/jobs/{number}/cancel")).json == {"done": True, "words": "cancelled 1 job"}
-    again = await operate.post(f"/jobs/{number}/cancel")
-    assert again.json["done"] is False
-    assert (await operate.post(f"/jobs/{number}/retry")).json == {"done": True, "words": "retried 1 job"}
-    with connect(dsn) as owner:
-        owner.execute("SELECT shardd.end_jobs(array[%s::bigint], 'in_doubt', 'lost', NULL)", [number])
-    doubted = await operate.post(f"/jobs/{number}/retry")
+    cancelled = await operate.post(f"/jobs/{number}/cancel")
+    assert cancelled.json["done"] is False
+    known = await as_known(operate, number)
+    retried = await operate.post(f"/jobs/{number}/retry", known)
+    assert retried.json == {"done": True, "words": "retried 1 job"}
+    again = await operate.post(f"/jobs/{number}/retry", known)
+    assert (again.status, again.json["done"]) == (200, False)
+    end_in_doubt(dsn, number)
+    known = await as_known(operate, number)
+    doubted = await operate.post(f"/jobs/{number}/retry", known)
     assert (doubted.status, doubted.problem, doubted.json["field"]) == (409, "conflict", "may_send_twice")
     assert "retrying may send the message twice" in doubted.json["detail"]
     missing = await operate.post(f"/jobs/{number}/resolve")
     assert (missing.status, missing.json["detail"]) == (422, "sent is missing: write true or false")
-    assert (await operate.post(f"/jobs/{number}/resolve", {"sent": True})).json["done"] is True
+    assert (await operate.post(f"/jobs/{number}/resolve", {"sent": True} | known)).json["done"] is True
+    assert (await operate.post(f"/jobs/{number}/resolve", {"sent": True} | known)).json["done"] is False
     shown = (await operate.get(f"/jobs/{number}")).json
     assert shown["state"] == "sent"
     assert "token operate-1" in shown["error"]
-    refused = await operate.post(f"/jobs/{number}/retry", {"may_send_twice": True})
+    refused = await operate.post(f"/jobs/{number}/retry", {"may_send_twice": True} | known)
     assert (refused.status, refused.problem) == (409, "conflict")
     assert "sent already" in refused.json["detail"]
     assert (await operate.post("/jobs/4711/cancel")).status == 404
     assert ("operate-1", "token", "resolve", f"job {number}", "done") in acts(producer)
     cancels = [row[4] for row in acts(producer) if row[2:4] == ("cancel", f"job {number}")]
-    assert cancels == ["done", again.json["words"]]
+    assert cancels == ["done", cancelled.json["words"]]
+
+
+async def test_a_program_decides_only_the_end_of_a_job_that_it_knows(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram, dsn: str
+) -> None:
+    operate, send = await make_program("operate"), await make_program("send")
+    assert (await operate.post("/devices/d1/pause")).status == 200
+    number = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
+    end_in_doubt(dsn, number)
+    before = await as_known(operate, number)
+    assert (await operate.post(f"/jobs/{number}/retry", before | {"may_send_twice": True})).json["done"] is True
+    waits = await operate.post(f"/jobs/{number}/resolve", before | {"sent": False})
+    assert (waits.status, waits.json["detail"]) == (409, f"job {number}: not in doubt, but queued")
+    end_in_doubt(dsn, number)
+    now = await as_known(operate, number)
+    for act, body in (("retry", {"may_send_twice": True}), ("resolve", {"sent": True}), ("resolve", {"sent": False})):
+        refused = await operate.post(f"/jobs/{number}/{act}", before | body)
+        assert (refused.status, refused.problem, refused.json["field"]) == (409, "conflict", "settled_at"), act
+        assert refused.json["value"] == before["settled_at"]
+        told = f"job {number} is in doubt since {now['settled_at']}, and settled_at is {before['settled_at']}: look at"
+        assert refused.json["detail"].startswith(told)
+        missing = await operate.post(f"/jobs/{number}/{act}", body)
+        assert (missing.status, missing.json["field"]) == (422, "settled_at")
+        assert "a time with a time zone" in missing.json["fix"]
+    assert producer.states() == {"in_doubt": 1}
+    assert (await operate.post(f"/jobs/{number}/resolve", now | {"sent": False})).json["done"] is True
 
 
 async def test_what_is_refused_has_the_word_of_what_is_done(
@@ -114,7 +158,7 @@ async def test_what_is_refused_has_the_word_of_what_is_done(
     paths = {
         "/devices/d1/pause": {}, "/devices/d1/resume": None, "/campaigns/spring/pause": {}, "/campaigns/spring/resume": None,
         "/campaigns/spring/revoke": None, "/campaigns/spring/cancel": {}, f"/jobs/{number}/cancel": None,
-        f"/jobs/{number}/retry": {}, f"/jobs/{number}/revoke": None, f"/jobs/{number}/resolve": {"sent": True},
+        f"/jobs/{number}/retry": SOMETIME, f"/jobs/{number}/revoke": None, f"/jobs/{number}/resolve": {"sent": True} | SOMETIME,
         "/opt-outs": {"recipient": "+4915112345678"},
     }  # fmt: skip
     for path, body in paths.items():

@@ -35,9 +35,11 @@ async def test_every_operation_answers_as_the_document_says(
     OpenAPIV31SpecValidator(document).validate()
     sent = (await programs["send"].post("/jobs", HELLO)).json["jobs"][0]["id"]
     await producer.until_finished(daemon, 1)
+    known = {"settled_at": (await programs["look"].get(f"/jobs/{sent}")).json["settled_at"]}
     bodies: dict[str, Any] = {
         "insert_jobs": [HELLO | {"dedupe_key": "1"}] * 2,
-        "resolve_job": {"sent": True},
+        "retry_job": known,
+        "resolve_job": {"sent": True} | known,
         "pause_device": {"why": "new phone"},
         "add_opt_out": {"recipient": "+4915112345670"},
     }
