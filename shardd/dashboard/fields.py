@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -20,6 +21,9 @@ MOST_WHY: Final = 200
 QUOTED: Final = 40
 """Characters of a wrong value that an error repeats."""
 BIGGEST_ID: Final = 2**63 - 1
+LONGEST_SNAPSHOT: Final = 5000
+"""Characters of a snapshot, which names each open transaction that had written; of an address, at most 8,190 are read."""
+_SNAPSHOT: Final = re.compile("[0-9]{1,18}:[0-9]{1,18}:([0-9]{1,18}(,[0-9]{1,18})*)?")
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -85,6 +89,22 @@ def moment(values: Mapping[str, Any], name: str) -> datetime | None:
         if found.tzinfo is not None:
             return found
     raise FieldError(name, f"{name} is {value[:QUOTED]!r}: write a time such as 2027-01-31T09:00:00+00:00")
+
+
+def snapshot(values: Mapping[str, Any], name: str) -> str | None:
+    """A snapshot of PostgreSQL, as a page wrote it; None: it is empty. Raises UsageError."""
+    value = text(values, name, longest=LONGEST_SNAPSHOT)
+    if value is None:
+        return None
+    if _SNAPSHOT.fullmatch(value):
+        oldest, next_one, *open_ones = map(int, re.findall("[0-9]+", value))
+        if (
+            0 < oldest <= next_one
+            and open_ones == sorted(open_ones)
+            and all(oldest <= one < next_one for one in open_ones)
+        ):
+            return value
+    raise FieldError(name, f"{name} is {value[:QUOTED]!r}: load the page again, and press the button there")
 
 
 def refuse_others(values: MultiMapping[Any], names: Iterable[str]) -> None:

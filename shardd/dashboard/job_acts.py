@@ -64,6 +64,7 @@ BUTTONS: Final = {
 }
 """The words of each act's button, for one job."""
 LONGEST_TRAIT: Final = 1000
+_NOT_SEEN: Final = "is missing: look at the jobs that are meant, and press the button there"
 _FIELDS: Final = {
     "state": "state",
     "campaign": "campaign",
@@ -152,7 +153,7 @@ async def plan_values(action: BulkAction, begun: Look, patience: float, *, again
         "so_far": None,
         "counts": counts_of(seen),
         "good": sum(some.jobs for some in seen.good),
-        "as_of": next((part.traits.as_of for part in seen.choices), None),
+        "snapshot": next((part.traits.snapshot for part in seen.choices), None),
         "question": " ".join(filter(None, (question_of(action, seen), warning_of(action, seen)))),
         "warning": warning_of(action, seen),
     }
@@ -180,11 +181,19 @@ async def act_on_jobs(
     return _answer(site, sign_in, action, report)
 
 
-def counted_at(values: Mapping[str, Any]) -> datetime:
-    """When the jobs were counted of which a person says what to do: later ones were not meant. Raises UsageError."""
+def shown_at(values: Mapping[str, Any]) -> datetime:
+    """When the jobs were shown of which a person says what to do: what they became later was not meant. Raises UsageError."""
     found = fields.moment(values, "as_of")
     if found is None:
-        raise UsageError("as_of is missing: look at the jobs that are meant, and press the button there")
+        raise UsageError(f"as_of {_NOT_SEEN}")
+    return found
+
+
+def counted_in(values: Mapping[str, Any]) -> str:
+    """The snapshot in which jobs were counted: those that came later were not meant. Raises UsageError."""
+    found = fields.snapshot(values, "snapshot")
+    if found is None:
+        raise UsageError(f"snapshot {_NOT_SEEN}")
     return found
 
 
@@ -206,9 +215,9 @@ async def why_no_retry(site: Site, number: int) -> str | None:
     return next((OBSTACLES[one.obstacle] for one in found if one.obstacle is not None), None)
 
 
-async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str, as_of: datetime) -> web.Response:
+async def revoke_campaign(site: Site, sign_in: SignIn, campaign: str, snapshot: str) -> web.Response:
     """Delete the messages of a campaign for everyone that an operator saw counted. Raises SharddError."""
-    return await _act_on_many(site, sign_in, REVOKE, jobs_of(campaign, as_of))
+    return await _act_on_many(site, sign_in, REVOKE, jobs_of(campaign, snapshot))
 
 
 async def act_on_many(site: Site, actor: Actor, action: BulkAction, many: ManyJobs) -> Report:

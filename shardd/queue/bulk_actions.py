@@ -206,7 +206,7 @@ async def look(
     `shown_as`: the state in which named jobs were shown to the person who chose them; those in another one are left alone.
     `progress` is told what was counted so far of jobs that are not named.
     """
-    choice = Choice(choice.ids, replace(choice.traits, as_of=choice.traits.as_of or await jobs.moment()))
+    choice = Choice(choice.ids, replace(choice.traits, snapshot=await jobs.snapshot()))
     choices = [choice] if choice.ids is None else await _by_state(action, jobs, choice.ids, choice.traits)
     if shown_as is not None and action.only_as_seen:
         choices = [part for part in choices if part.traits.state == shown_as]
@@ -325,7 +325,7 @@ async def _handle_all(
 async def _explain(action: BulkAction, jobs: JobAdmin, choice: Choice, report: Report, ids: list[int]) -> None:
     """Why named jobs were not looked at, or changed in that moment."""
     states = await jobs.states(ids)
-    only_ids = replace(choice.traits, as_of=None) == Traits()
+    only_ids = replace(choice.traits, as_of=None, snapshot=None) == Traits()
     for number in ids:
         state = states.get(number)
         if state is None:

@@ -44,7 +44,9 @@ class Traits:
     order_group: str | None = None
     reference: str | None = None
     as_of: datetime | None = None
-    """Only jobs that were finished then, or live ones that were there: those that a person saw counted. The list ignores it."""
+    """Only jobs that were finished then, or live ones that were there: those that a person was shown. The list ignores it."""
+    snapshot: str | None = None
+    """The same for a snapshot of `JobAdmin.snapshot`: those that a person saw counted. The list ignores it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +133,9 @@ class JobAdmin(Statements):
         """Insert a job, by the rules of everybody's; returns its id. Raises RowRefusedError."""
         return int(await self._database.value("insert_job", asdict(new)))
 
-    async def moment(self) -> datetime:
-        """The time of the server, for `Traits.as_of`."""
-        found: datetime = await self._database.value("moment")
-        return found
+    async def snapshot(self) -> str:
+        """What is visible now, for `Traits.snapshot`: not the rows of a transaction that is still open."""
+        return str(await self._database.value("snapshot"))
 
     async def states(self, ids: Sequence[int]) -> dict[int, JobState]:
         """The states of those of these jobs that exist."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from shardd.errors import DatabaseError, SharddError, UnsureError
@@ -55,9 +54,9 @@ def jobs_with(choice: Choice, seen: Seen) -> ManyJobs:
     return ManyJobs("jobs", ", ".join([*shown, *hidden]), choice, seen)
 
 
-def jobs_of(campaign: str, as_of: datetime | None = None) -> ManyJobs:
-    """Those of a campaign; `as_of`: that were sent by then."""
-    choice = Choice(None, Traits(campaign=campaign, as_of=as_of))
+def jobs_of(campaign: str, snapshot: str | None = None) -> ManyJobs:
+    """Those of a campaign; `snapshot`: that were visible in it."""
+    choice = Choice(None, Traits(campaign=campaign, snapshot=snapshot))
     return ManyJobs(f"campaign {campaign}", "", choice, unseen(choice))
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.campaign_numbers import CampaignNumbers
-from shardd.dashboard.job_acts import PLAN_LONGER, PLAN_PATIENCE, counted_at, plan_values, revoke_campaign
+from shardd.dashboard.job_acts import PLAN_LONGER, PLAN_PATIENCE, counted_in, plan_values, revoke_campaign
 from shardd.dashboard.kept import Answer
 from shardd.dashboard.live import Live
 from shardd.dashboard.looks import Look
@@ -176,7 +176,7 @@ class _Pages:
         name = request.match_info["campaign"]
         if await self._admin.title(name) is None:
             raise UsageError(f"campaign {name}: unknown")
-        answer = await revoke_campaign(self._site, sign_in, name, counted_at(request.query))
+        answer = await revoke_campaign(self._site, sign_in, name, counted_in(request.query))
         self._numbers.outdate(name)
         return answer
 

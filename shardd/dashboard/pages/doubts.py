@@ -20,10 +20,10 @@ from shardd.dashboard.job_acts import (
     SENT_NAME,
     act_on_jobs,
     action_of,
-    counted_at,
     given_of,
     read_traits,
     recorded_as,
+    shown_at,
 )
 from shardd.dashboard.job_rows import is_retryable
 from shardd.dashboard.looks import Look
@@ -99,7 +99,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             raise UsageError("no job is chosen: tick those that you know about")
         if len(ids) > MOST:
             raise UsageError(f"{len(ids)} jobs are chosen: choose at most {MOST}, or all that a filter finds")
-        return await act_on_jobs(site, sign_in, name, ids, shown_as=JobState.IN_DOUBT, as_of=counted_at(form))
+        return await act_on_jobs(site, sign_in, name, ids, shown_as=JobState.IN_DOUBT, as_of=shown_at(form))
 
     return [
         web.get("/doubts", site.signed_in(doubts)),

@@ -19,7 +19,7 @@ from shardd.dashboard.job_acts import (
     SENT_NAME,
     act_on_traits,
     action_of,
-    counted_at,
+    counted_in,
     given_of,
     plan_values,
     read_traits,
@@ -106,7 +106,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def carry_out(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
-        return await act_on_traits(site, sign_in, name, replace(traits, as_of=counted_at(request.query)))
+        return await act_on_traits(site, sign_in, name, replace(traits, snapshot=counted_in(request.query)))
 
     return [
         web.get("/jobs", site.signed_in(jobs)),
@@ -195,7 +195,7 @@ def _plan_link(name: str, given: Mapping[str, Any]) -> str:
 
 def _planned(request: web.Request, sign_in: SignIn) -> tuple[str, Traits]:
     """Which act, and on which jobs. Raises UsageError."""
-    fields.refuse_others(request.query, [*given_of(Traits()), "as_of"])
+    fields.refuse_others(request.query, [*given_of(Traits()), "snapshot"])
     name, traits = fields.chosen(request.match_info, "act", TITLES), read_traits(request.query)
     if traits == Traits():
         raise UsageError("all jobs at once are too many: choose a state, a device or a campaign first")

@@ -95,6 +95,7 @@ CREATE TABLE shardd.jobs (
     metadata      jsonb,                   -- the producer's own, returned with every outcome
     producer      text NOT NULL DEFAULT '',        -- the bound role that owns dedupe_key and order_group; empty: all unbound producers
     created_at    timestamptz NOT NULL DEFAULT now(),
+    created_xid   xid8 NOT NULL DEFAULT pg_current_xact_id(),   -- tells whether a person saw it counted: created_at is before the commit
     -- Never repeats, unlike ids and epochs, which a restored backup issues again: journals identify a row by its token, too. Not
     -- random() alone, whose seed a producer may have set; a random UUID would cost ten times as much.
     token         bigint NOT NULL
@@ -216,6 +217,7 @@ CREATE TABLE shardd.archive (
     claimed_at    timestamptz,
     state         text NOT NULL,
     settled_at    timestamptz NOT NULL DEFAULT now(),
+    settled_xid   xid8 NOT NULL DEFAULT pg_current_xact_id(),   -- like jobs.created_xid
     message_id    text,
     error         text,
     error_class   text,

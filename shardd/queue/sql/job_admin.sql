@@ -16,16 +16,21 @@
 (%(first)s::bigint IS NULL OR id >= %(first)s) AND (%(last)s::bigint IS NULL OR id <= %(last)s);
 
 -- name: settled_by
--- Of finished jobs, those that were so at a time; NULL: at any.
-(%(as_of)s::timestamptz IS NULL OR settled_at <= %(as_of)s);
+-- Of finished jobs, those that were so at a time, and in a snapshot; NULL: in any. The time of a row is the start of its transaction, which
+-- may commit long after it. What was restored from a backup may have a transaction of another server, which was not yet here.
+(%(as_of)s::timestamptz IS NULL OR settled_at <= %(as_of)s)
+   AND (%(snapshot)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(settled_xid, %(snapshot)s)
+        OR settled_xid >= pg_snapshot_xmax(pg_current_snapshot()));
 
 -- name: created_by
--- Of live jobs, those that were there at a time; NULL: at any.
-(%(as_of)s::timestamptz IS NULL OR created_at <= %(as_of)s);
+-- Of live jobs, those that were there at a time, and in a snapshot; NULL: in any. See settled_by.
+(%(as_of)s::timestamptz IS NULL OR created_at <= %(as_of)s)
+   AND (%(snapshot)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(created_xid, %(snapshot)s)
+        OR created_xid >= pg_snapshot_xmax(pg_current_snapshot()));
 
--- name: moment
--- The time of the server.
-SELECT now();
+-- name: snapshot
+-- Which transactions are visible now, as text.
+SELECT pg_current_snapshot()::text;
 
 -- name: live_jobs
 -- The queue, with its jobs' states in words.

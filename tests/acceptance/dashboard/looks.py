@@ -12,7 +12,7 @@ from tests.support.daemon import Daemon, Producer
 StartDaemon = Callable[..., Awaitable[Daemon]]
 SCHEMES = ("light", "dark")
 WIDTHS = (1280, 360)
-EVER = "as_of=2100-01-01T00:00:00Z"
+EVER = "snapshot=999999999999:999999999999:"
 """Whenever the jobs came: what a page adds to an act on those that it has counted."""
 TOO_WIDE = """[...document.querySelectorAll("body *")]
   .filter((one) => !one.parentElement.closest(".wide") || getComputedStyle(one).position === "absolute")

@@ -183,10 +183,11 @@ async def test_an_act_on_all_jobs_refuses_filters_that_it_does_not_know(daemon: 
             ("state=queued&recipient=%2B4915112345678", "recipient is unknown here"),
             ("state=queued&campain=spring", "campain is unknown here"),
             ("state=queued&device=d1&device=d2", "device is given twice"),
-            ("state=queued&as_of=today", "as_of is &#39;today&#39;: write a time"),
-            ("state=queued", "as_of is missing: look at the jobs that are meant"),
+            ("state=queued&snapshot=today", "snapshot is &#39;today&#39;: load the page again"),
+            ("state=queued&snapshot=5:4:", "snapshot is &#39;5:4:&#39;: load the page again"),
+            ("state=queued", "snapshot is missing: look at the jobs that are meant"),
         ):
-            ever = "" if "as_of" in words else f"&{EVER}"
+            ever = "" if "snapshot" in words else f"&{EVER}"
             answer = await ada.request("POST", f"/jobs/all/cancel?{query}{ever}")
             assert answer.status == 400, query
             assert words in await answer.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 from playwright.async_api import Page, expect
 
@@ -204,6 +205,22 @@ async def test_only_jobs_that_were_counted_are_cancelled(site: str, producer: Pr
     await press(page, "Cancel: 3 jobs")
     await is_said(page, "cancelled 3 jobs")
     assert producer.states() == {"cancelled": 3, "queued": 2}
+
+
+async def test_jobs_of_a_transaction_that_was_open_at_the_count_are_not_cancelled(
+    site: str, producer: Producer, page: Page
+) -> None:
+    """Their created_at is before the count."""
+    waiting(producer, 1)
+    with psycopg.connect(producer.dsn) as program:
+        program.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) SELECT 'd1', '+4915112345678', 'x' FROM generate_series(1, 900)"
+        )
+        await page.goto(f"{site}/jobs/all/cancel?device=d1")
+        await expect(page.get_by_role("button", name="Cancel: 1 job")).to_be_visible()
+    await press(page, "Cancel: 1 job")
+    await is_said(page, "cancelled 1 job")
+    assert producer.states() == {"cancelled": 1, "queued": 900}
 
 
 async def test_no_filter_is_no_reason_to_cancel_everything(site: str, producer: Producer, page: Page) -> None:

@@ -16,7 +16,7 @@ from shardd.queue.jobs import Jobs
 from tests.fixtures.postgres import Cluster
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, release, take_epoch
 
-LIVE = "SELECT to_jsonb(j) - '{id,token,created_at}'::text[] FROM shardd.jobs j ORDER BY reference"
+LIVE = "SELECT to_jsonb(j) - '{id,token,created_at,created_xid}'::text[] FROM shardd.jobs j ORDER BY reference"
 """Live jobs, without what differs whenever one is inserted."""
 
 

@@ -264,7 +264,8 @@ async def test_a_retried_job_is_the_job_that_it_was(owner: psycopg.Connection[An
     after = whole(owner, job)
     assert after is not None
     assert after["token"] != before["token"], "what a journal says of it was another sending"
-    assert after == {**before, "token": after["token"], "failures": 0, "error": None, "error_class": None}
+    own = {name: after[name] for name in ("token", "created_xid")}
+    assert after == {**before, **own, "failures": 0, "error": None, "error_class": None}
     assert insert_jobs(owner, "a", dedupe_key="k") == [], "its key is still taken"
 
 
@@ -374,3 +375,40 @@ async def test_one_that_the_gate_refuses_keeps_no_other_back(
     }
     assert states(dsn) == dict(zip(ids, ["queued", "failed", "scheduled", "failed", "scheduled"], strict=True))
     assert len(await retry(admin, FAILED)) == 2
+
+
+# ---- what was seen
+
+
+async def test_rows_of_a_transaction_that_was_open_are_in_no_snapshot(
+    admin: JobAdmin, owner: psycopg.Connection[Any], dsn: str
+) -> None:
+    (seen, ended), failing = insert_jobs(owner, "a", 2), insert_jobs(owner, "a", 3)
+    end(owner, [ended])
+    with psycopg.connect(dsn) as other:
+        other.execute(
+            "INSERT INTO shardd.jobs (device_id, recipient, body) SELECT 'a', '+4915112345678', 'x' FROM generate_series(1, 5)"
+        )
+        end(other, failing)
+        snapshot = await admin.snapshot()
+    then = Traits(device_ids=["a"], snapshot=snapshot)
+    assert [some.jobs for some in await admin.count_cancels(then)] == [1]
+    assert [some.jobs for some in await admin.count_retries(then)] == [1]
+    assert done(await retry(admin, then)) == [ended]
+    assert done(await cancel(admin, then)) == [seen], "what was retried since is another decision"
+    now = Traits(device_ids=["a"], snapshot=await admin.snapshot())
+    assert len(done(await retry(admin, now))) == 4
+    assert len(done(await cancel(admin, Traits(device_ids=["a"])))) == 10
+
+
+async def test_what_was_restored_from_another_server_is_in_every_snapshot(
+    admin: JobAdmin, owner: psycopg.Connection[Any]
+) -> None:
+    """Its transactions had numbers that are still to come here."""
+    waits, ended = insert_jobs(owner, "a", 2)
+    end(owner, [ended])
+    owner.execute("UPDATE shardd.jobs SET created_xid = '99999999999'")
+    owner.execute("UPDATE shardd.archive SET settled_xid = '99999999999'")
+    now = Traits(device_ids=["a"], snapshot=await admin.snapshot())
+    assert done(await retry(admin, now)) == [ended]
+    assert done(await cancel(admin, now)) == [waits]
