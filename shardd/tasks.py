@@ -80,8 +80,8 @@ class TaskSet:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None], failed: Callable[[Exception], None]) -> None:
-        """Run `work` in a task of its own; `failed` gets what it raises."""
+    def start(self, work: Coroutine[Any, Any, None], failed: Callable[[Exception], None]) -> asyncio.Task[None]:
+        """Run `work` in a task of its own, which is returned; `failed` gets what it raises."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -91,6 +91,7 @@ class TaskSet:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(ended)
+        return task
 
     async def end(self) -> None:
         """Cancel all and wait until they have ended."""

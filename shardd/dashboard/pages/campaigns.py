@@ -152,7 +152,7 @@ class _Pages:
         found = await self._admin.count_jobs([name], most=MOST_COUNTED)
         if not found:
             return self._site.sorry(sign_in, 404, f"There is no campaign {name}.")
-        begun = self._site.looks.begin(REVOKE, Traits(campaign=name))
+        begun = self._site.looks.begin(sign_in.lane, REVOKE, Traits(campaign=name))
         return self._site.page(
             "campaign-revoke.html",
             sign_in,
@@ -163,7 +163,7 @@ class _Pages:
 
     async def revoke_goes_on(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name, looks = request.match_info["campaign"], self._site.looks
-        begun = looks.of(request.match_info["look"]) or looks.begin(REVOKE, Traits(campaign=name))
+        begun = looks.go_on(request.match_info["look"], sign_in.lane, REVOKE, Traits(campaign=name))
         return self._site.page("jobs-planned.html", sign_in, **await self._planned(name, begun, PLAN_LONGER))
 
     async def _planned(self, name: str, begun: Look, patience: float) -> dict[str, Any]:

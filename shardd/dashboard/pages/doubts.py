@@ -55,7 +55,7 @@ def routes(site: Site) -> list[web.RouteDef]:
         traits, given = _read(request)
         after = fields.number(request.query, "after") or 0
         filtered = any(given.values())
-        begun = site.looks.begin(action_of(SENT_NAME, sign_in), traits) if filtered else None
+        begun = site.looks.begin(sign_in.lane, action_of(SENT_NAME, sign_in), traits) if filtered else None
         page = await search.oldest(Question(traits=traits), MOST, after=after)
         return site.page(
             "doubts.html",
@@ -80,7 +80,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def count_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
         traits, given = _read(request)
-        begun = site.looks.of(request.match_info["look"]) or site.looks.begin(action_of(SENT_NAME, sign_in), traits)
+        begun = site.looks.go_on(request.match_info["look"], sign_in.lane, action_of(SENT_NAME, sign_in), traits)
         return site.page("doubts-matching.html", sign_in, **await matching(begun, given, PLAN_LONGER))
 
     async def matching(begun: Look, given: Mapping[str, str | None], patience: float) -> dict[str, Any]:

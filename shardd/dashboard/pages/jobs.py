@@ -79,7 +79,7 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def plan(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
         given = given_of(traits)
-        begun = site.looks.begin(action_of(name, sign_in), traits)
+        begun = site.looks.begin(sign_in.lane, action_of(name, sign_in), traits)
         return site.page(
             "jobs-plan.html",
             sign_in,
@@ -91,7 +91,7 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def plan_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
         name, traits = _planned(request, sign_in)
-        begun = site.looks.of(request.match_info["look"]) or site.looks.begin(action_of(name, sign_in), traits)
+        begun = site.looks.go_on(request.match_info["look"], sign_in.lane, action_of(name, sign_in), traits)
         return site.page("jobs-planned.html", sign_in, **await planned(sign_in, name, traits, begun, PLAN_LONGER))
 
     async def planned(sign_in: SignIn, name: str, traits: Traits, begun: Look, patience: float) -> dict[str, Any]:
