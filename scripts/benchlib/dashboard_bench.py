@@ -124,7 +124,7 @@ async def _tokens(dsn: str) -> dict[str, str]:
     """Tokens by what they may."""
     made = {}
     async with Database(dsn) as database:
-        for may, role in ((May.LOOK, None), (May.SEND, PRODUCERS)):
+        for may, role in ((May.LOOK, None), (May.OPERATE, None), (May.SEND, PRODUCERS)):
             new = await ApiTokens(database).add(f"bench-{may}", may, role=role, created_by="bench", lives=None)
             assert new is not None
             made[may.value] = new.token

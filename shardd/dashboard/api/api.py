@@ -13,6 +13,7 @@ from shardd.dashboard.api.events import EventCalls, EventWaits
 from shardd.dashboard.api.guard import Guard
 from shardd.dashboard.api.jobs import JobCalls
 from shardd.dashboard.api.looking import LookCalls
+from shardd.dashboard.api.many_jobs import ManyJobsCalls
 from shardd.dashboard.api.models import ProblemKind
 from shardd.dashboard.api.operating import OperateCalls
 from shardd.dashboard.api.operations import ALL, Call, Operation
@@ -35,6 +36,7 @@ class Api:
         self._streams = EventStreams(sending, self._guard, self._waiting)
         self._jobs = JobCalls(site, sending)
         self._looking = LookCalls(site, numbers)
+        self._many_jobs = ManyJobsCalls(site)
         self._operating = OperateCalls(site, self._looking)
         self._site = site
 
@@ -46,6 +48,7 @@ class Api:
             *self._events.operations(),
             *self._streams.operations(),
             *self._looking.operations(),
+            *self._many_jobs.operations(),
             *self._operating.operations(),
             *self._about_itself(),
         ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
+from shardd.dashboard.api.job_traits import JobTraits, traits_of
 from shardd.dashboard.api.models import Id, InsertedJobs, JobDetails, Jobs, NewJob, Outcome, Outcomes
 from shardd.dashboard.api.operations import ALL, SEND, Call, Operation, Reply
 from shardd.dashboard.api.problems import (
@@ -26,13 +27,11 @@ from shardd.dashboard.api.reading import read_list, read_object
 from shardd.dashboard.recipients import address_of
 from shardd.dashboard.shares import Shares
 from shardd.dashboard.site import Site
-from shardd.errors import ErrorClass, UsageError
-from shardd.pacing import CLASSES
+from shardd.errors import UsageError
 from shardd.queue.database import Database
-from shardd.queue.job_admin import JobAdmin, Traits
+from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.sending import OutcomePage, Sending
-from shardd.states import JobState
 
 CONNECTIONS: Final = 4
 """To the database, for all programs that send."""
@@ -42,20 +41,12 @@ MANY: Final = 100
 """Jobs of a request that takes a connection for long; of such, only some may run."""
 MOST_LISTED: Final = 1000
 IDEMPOTENCY: Final = "Idempotency-Key"
-JobClass: Final[Any] = Literal[CLASSES]
 
 
-class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"job_class": "class"}):
+class Filter(JobTraits, forbid_unknown_fields=True, kw_only=True):
     """Which jobs; all that is given must match."""
 
-    reference: str | None = None
     dedupe_key: str | None = None
-    state: JobState | None = None
-    device: str | None = None
-    campaign: str | None = None
-    job_class: JobClass | None = None
-    error_class: ErrorClass | None = None
-    order_group: str | None = None
     device_group: str | None = None
     recipient: str | None = None
     waits_for: str | None = None
@@ -152,17 +143,8 @@ class JobCalls:
         asked: Filter = call.query
         if not call.caller.sends:
             _refuse_others(call, {"dedupe_key"}, "filters by everything else")
-            traits = Traits(
-                state=asked.state,
-                device_ids=None if asked.device is None else [asked.device],
-                campaign=asked.campaign,
-                job_class=asked.job_class,
-                error_class=None if asked.error_class is None else asked.error_class.value,
-                order_group=asked.order_group,
-                reference=asked.reference,
-            )
             question = Question(
-                traits=traits,
+                traits=traits_of(asked),
                 device_group=asked.device_group,
                 address=await self._address(asked.recipient),
                 unreadable=asked.unreadable,

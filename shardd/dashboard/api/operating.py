@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from shardd.dashboard.api.looking import LookCalls
+from shardd.dashboard.api.many_jobs import act_in_parts
 from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
-from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, DATABASE, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
+from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
 from shardd.dashboard.api.reading import read_body
-from shardd.dashboard.job_acts import PATIENCE, act_on_many
+from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError, UnsureError, UsageError
+from shardd.errors import SharddError, UsageError
 from shardd.plain import plain
 from shardd.queue.acts import DONE
 from shardd.queue.bulk_actions import (
@@ -33,7 +34,7 @@ from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
 from shardd.queue.queries import Queries
-from shardd.queue.recorded_jobs import BrokenOffError, jobs_of, report_words
+from shardd.queue.recorded_jobs import jobs_of, report_words
 from shardd.queue.records import WholeJob
 
 FINAL: Final = "cancelled, and that is final; begin a new one under another id"
@@ -172,13 +173,10 @@ class OperateCalls:
         name = call.path("campaign")
         try:
             await self._looking.find_campaign(self._site.database, name)
-            report = await act_on_many(self._site, call.caller, REVOKE, jobs_of(name))
-        except BrokenOffError as error:  # recorded
-            kind = BROKEN_OFF if error.handled else DATABASE
-            raise ProblemError(UNSURE if isinstance(error.why, UnsureError) else kind, str(error)) from error
         except (ProblemError, SharddError) as error:
             await self._site.failed(call.caller, f"campaign {name}", error=error)
             raise
+        report = await act_in_parts(self._site, call, REVOKE, jobs_of(name))
         return Acted(done=report.done > 0, words=report_words(REVOKE, report))
 
     async def retry_job(self, call: Call) -> Acted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import urlencode
 
 from tests.fixtures.api import HELLO, MakeProgram
@@ -12,6 +13,7 @@ from tests.support.daemon import Daemon, Producer
 from tests.support.queue_rows import connect
 
 SOMETIME = {"settled_at": "2026-01-31T09:00:00Z"}
+ALL_FAILED = {"state": "failed", "snapshot": "1:1:"}
 
 
 def acts(producer: Producer) -> list[tuple[str, str, str, str, str]]:
@@ -148,6 +150,74 @@ async def test_a_program_decides_only_the_end_of_a_job_that_it_knows(
     assert (await operate.post(f"/jobs/{number}/resolve", now | {"sent": False})).json["done"] is True
 
 
+async def test_all_jobs_with_the_same_traits_are_counted_and_then_acted_on(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram, dsn: str
+) -> None:
+    operate, send, look = await make_program("operate"), await make_program("send"), await make_program("look")
+    assert (await operate.post("/devices/d1/pause")).status == 200
+    sent = (await send.post("/jobs", [HELLO, HELLO, HELLO])).json["jobs"]
+    first, second, third = (one["id"] for one in sent)
+
+    async def count(act: str, **traits: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the count, what the act is told of these jobs)."""
+        counted = (await operate.get(f"/jobs/all/{act}?{urlencode(traits)}")).json
+        assert counted["unfinished"] is False
+        return counted, traits | {"snapshot": counted["snapshot"]}
+
+    counted, told = await count("cancel", device="d1")
+    group = {"state": "queued", "class": "marketing", "campaign": None, "obstacle": None, "why": None, "jobs": 3}
+    assert (counted["jobs"], counted["counts"], counted["warning"]) == (3, [group], "")
+    assert (await look.get("/jobs/all/cancel?device=d1")).status == 403
+    later = (await send.post("/jobs", HELLO)).json["jobs"][0]["id"]
+    cancelled = await operate.post("/jobs/all/cancel", told)
+    assert cancelled.json == {"jobs": 3, "already": 0, "left": [], "unfinished": False, "words": "cancelled 3 jobs"}
+    assert (await operate.get(f"/jobs/{later}")).json["state"] == "queued"  # nobody saw it counted
+    assert (await operate.post("/jobs/all/cancel", told)).json["jobs"] == 0
+
+    _, told = await count("retry", state="cancelled", device="d1")
+    assert (await operate.post("/jobs/all/retry", told)).json["jobs"] == 3
+    for number in (first, second):
+        end_in_doubt(dsn, number)
+    doubts, told = await count("retry", state="in_doubt", device="d1")
+    assert doubts["warning"] == "2 jobs in doubt may have reached the recipient; retrying may send the message twice"
+    refused = await operate.post("/jobs/all/retry", told)
+    assert (refused.status, refused.problem, refused.json["field"]) == (409, "conflict", "may_send_twice")
+    assert (await operate.post("/jobs/all/retry", told | {"may_send_twice": True})).json["jobs"] == 2
+    end_in_doubt(dsn, first)  # once more: nobody saw that
+    assert (await operate.post("/jobs/all/retry", told | {"may_send_twice": True})).json["jobs"] == 0
+    assert (await operate.post("/jobs/all/resolve", told | {"sent": True})).json["jobs"] == 0
+    _, told = await count("resolve", device="d1")
+    assert (await operate.post("/jobs/all/resolve", told | {"sent": False})).json["words"] == "resolved 1 job"
+    assert "token operate-1" in (await operate.get(f"/jobs/{first}")).json["error"]
+    counted, told = await count("revoke", state="sent")
+    assert counted["jobs"] == 0
+    assert (await operate.post("/jobs/all/revoke", told)).json["jobs"] == 0
+
+    for body, status, field in (
+        ({"snapshot": told["snapshot"]}, 422, "state"),  # all jobs at once
+        ({"device": "d1"}, 422, "snapshot"),
+        ({"device": "d1", "snapshot": "now"}, 422, "snapshot"),
+        ({"device": "d1", "snapshot": "9000000:9000000:"}, 422, "snapshot"),
+        (told | {"recipient": "x"}, 422, "recipient"),
+    ):
+        wrong = await operate.post("/jobs/all/cancel", body)
+        assert (wrong.status, wrong.json["field"]) == (status, field), body
+    assert (await operate.get("/jobs/all/cancel")).json["field"] == "state"
+    unknown = await operate.get("/jobs/all/cancel?device=d9")
+    assert unknown.status == 422
+    assert "device d9 is unknown" in unknown.json["detail"]
+    rows = producer.execute(
+        "SELECT act, detail, result FROM shardd.acts WHERE who = 'operate-1' AND target = 'jobs' ORDER BY id LIMIT 3"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("cancel", "device d1", "begun"),
+        ("cancel", "device d1; cancelled 3 jobs", "done"),
+        ("cancel", "device d1", "begun"),
+    ]
+    queued = (await operate.get("/jobs?state=queued")).json["jobs"]
+    assert {job["id"] for job in queued} == {second, third, later}
+
+
 async def test_what_is_refused_has_the_word_of_what_is_done(
     daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
 ) -> None:
@@ -159,7 +229,8 @@ async def test_what_is_refused_has_the_word_of_what_is_done(
         "/devices/d1/pause": {}, "/devices/d1/resume": None, "/campaigns/spring/pause": {}, "/campaigns/spring/resume": None,
         "/campaigns/spring/revoke": None, "/campaigns/spring/cancel": {}, f"/jobs/{number}/cancel": None,
         f"/jobs/{number}/retry": SOMETIME, f"/jobs/{number}/revoke": None, f"/jobs/{number}/resolve": {"sent": True} | SOMETIME,
-        "/opt-outs": {"recipient": "+4915112345678"},
+        "/opt-outs": {"recipient": "+4915112345678"}, "/jobs/all/retry": ALL_FAILED, "/jobs/all/cancel": ALL_FAILED,
+        "/jobs/all/resolve": {"sent": True} | ALL_FAILED, "/jobs/all/revoke": ALL_FAILED,
     }  # fmt: skip
     for path, body in paths.items():
         ((last,),) = producer.execute("SELECT coalesce(max(id), 0) FROM shardd.acts")

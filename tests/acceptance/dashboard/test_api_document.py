@@ -15,6 +15,8 @@ from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.raw_http import exchange, statuses
 
+ALL_FAILED = {"state": "failed", "snapshot": "1:1:"}
+
 
 def check(document: dict[str, Any], operation: dict[str, Any], answer: Answer) -> None:
     """The status is a documented one, and the body has its form."""
@@ -40,6 +42,10 @@ async def test_every_operation_answers_as_the_document_says(
         "insert_jobs": [HELLO | {"dedupe_key": "1"}] * 2,
         "retry_job": known,
         "resolve_job": {"sent": True} | known,
+        "retry_jobs": ALL_FAILED,
+        "cancel_jobs": ALL_FAILED,
+        "resolve_jobs": {"sent": True} | ALL_FAILED,
+        "revoke_jobs": ALL_FAILED,
         "pause_device": {"why": "new phone"},
         "add_opt_out": {"recipient": "+4915112345670"},
     }
@@ -49,14 +55,18 @@ async def test_every_operation_answers_as_the_document_says(
         for method, operation in operations.items():
             if operation["operationId"] == "follow_events":
                 continue  # an answer without an end: test_api_stream
+            where = f"/api/v1{path.format(**parts)}"
+            if operation["operationId"].startswith("count_jobs_to_"):
+                where += "?state=failed"
             for may, program in programs.items():
                 body = bodies.get(operation["operationId"])
-                answer = await program.ask(method.upper(), f"/api/v1{path.format(**parts)}", body)
+                answer = await program.ask(method.upper(), where, body)
                 check(document, operation, answer)
                 allowed = f"`{may}`" in operation["description"].rpartition("For tokens")[2]
                 assert (answer.status == 403) is not allowed, (path, may, answer)
                 called.setdefault(operation["operationId"], set()).add(answer.status)
-            unknown = await programs["operate"].ask(method.upper(), f"/api/v1{path.format(**parts)}?colour=red", body)
+            colourful = f"{where}{'&' if '?' in where else '?'}colour=red"
+            unknown = await programs["operate"].ask(method.upper(), colourful, body)
             assert unknown.status in (400, 403)
             check(document, operation, unknown)
     # A job that is sent is neither retried nor cancelled; all else can be done.

@@ -200,7 +200,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 async def test_every_page_does_bounded_work(daemon: Daemon, dsn: str, watch: Watch, bound: str) -> None:
-    tokens = {may: await make_token(daemon, may, may) for may in ("look", "send")}
+    tokens = {may: await make_token(daemon, may, may) for may in ("look", "operate", "send")}
     tokens["bound"] = await make_token(daemon, "bound", "send", f"--role={bound}")
     async with site_here(daemon, dsn) as somebody:
 
