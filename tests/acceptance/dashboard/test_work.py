@@ -55,8 +55,8 @@ EXCEPTIONS = {
     # A window of 20,000 ids; of each job that failed, or was sent, what keeps it from the act is looked for in other tables.
     "count_retries": 4000,
     "count_revocations": 12_000,
-    # 5,000 jobs, each in a block of its own at worst.
-    "live_jobs_of_campaign": 5500,
+    # 5,000 jobs, each in a block of its own at worst; the planner may read all live jobs instead, which are in 5,700 blocks.
+    "live_jobs_of_campaign": 6000,
     "ended_jobs_of_campaign": 5500,
 }
 """Blocks that one statement may touch, beside the others of its request."""
