@@ -1,13 +1,13 @@
 """Acts of the commands in the audit log, as those of the dashboard.
 
 A command that changes something is marked with `@acts(…)`, the word of the audit log for what it does, and changes it within
-`change`, `acting` or `under_way`, which record that.
+`change`, `acting` or `under_way`, which record that. What had no need to be changed is named, and not recorded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +17,15 @@ from typing import Any, Final, TypeVar
 import click
 
 from shardd.cli.database import with_database
-from shardd.cli.names import login_name
+from shardd.cli.names import login_name, refuse, some
 from shardd.cli.output import say
 from shardd.config import Config
 from shardd.errors import DatabaseError
 from shardd.queue.act_log import Acting, ActLog, UnderWay
-from shardd.queue.acts import DONE, NewAct, by_sudo, joined, named
+from shardd.queue.acts import ALREADY, DONE, NewAct, by_sudo, joined, named, nothing_to_do
 from shardd.queue.database import Database
-from shardd.queue.queries import Queries
+from shardd.queue.queries import Changes, Queries
+from shardd.words import count
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -124,6 +125,21 @@ def change(
 def change_each(config: Config, one: str, work: Callable[[Queries], Awaitable[set[str]]], detail: str = "") -> set[str]:
     """`change` of work whose result is the names of what it changed."""
     return change(config, one, work, changed=lambda names: names, detail=lambda _: detail)
+
+
+def change_some(config: Config, one: str, work: Callable[[Queries], Awaitable[Changes]], detail: str = "") -> Changes:
+    """`change` of work of which some things may have had no need."""
+    return change(config, one, work, changed=lambda changes: changes.changed, detail=lambda _: detail)
+
+
+def report_changes(past: str, one: str, changes: Changes, refused: Mapping[str, Sequence[str]]) -> None:
+    """As `report`, with those that were as requested already; `past` is one of `ALREADY`."""
+    if changes.changed:
+        say(f"{past} {count(len(changes.changed), one)}")
+    if same := sorted(changes.same):
+        why = ALREADY[past]
+        say(nothing_to_do(one, same[0], why) if len(same) == 1 else f"{why}: {some(same)}")
+    refuse(one, refused)
 
 
 def _act() -> str:

@@ -46,7 +46,10 @@ async def opt_out(site: Site, actor: Actor, written: str, note: str | None) -> O
         admin = OptOutAdmin(acting.database)
         new = await admin.add([NewOptOut(recipient, note)], source="operator", created_by=actor.user)
         but = but_exempt(await admin.exempt())
-        acting.detail = "added" if new else "already listed"
+        if new:
+            acting.detail = "added"
+        else:
+            acting.result = "already listed"
     if not new:
         return OptedOut(new=False, words=f"{recipient} is on the list already, and stays as it is.")
     return OptedOut(new=True, words=f"{recipient} is opted out: no more messages are sent to them{but}.")

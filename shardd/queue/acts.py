@@ -24,6 +24,8 @@ LOST_AFTER: Final = 120.0
 """Seconds without a sign of whoever carries an act out, after which nothing is known of its end."""
 NAMED_FOR: Final = 24 * 3600.0
 """Seconds for which the overview names such an act."""
+ALREADY: Final = {"paused": "paused already", "resumed": "not paused", "changed": "like that already"}
+"""Why there is nothing to do, by what would have been done; see `nothing_to_do`."""
 _MORE: Final = " and {number:,} more"
 _IDS: Final = re.compile(r"(, [A-Za-z0-9][A-Za-z0-9._:+@-]*)+")
 _CLAIM: Final = " (sudo: {who})"
@@ -94,6 +96,11 @@ def named(one: str, names: Collection[object]) -> tuple[str, str]:
     if len(names) == 1:
         return listed(one, names), ""
     return count(len(names), one), listed(one, names)
+
+
+def nothing_to_do(one: str, name: str, why: str) -> str:
+    """What is said when an act changed nothing, such as `nothing to do: device d1 is not paused`."""
+    return f"nothing to do: {one} {name} is {why}"
 
 
 def listed(one: str, names: Collection[object]) -> str:

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from shardd.queue.queries import Record, Statements, column_of, first
+from shardd.queue.queries import Changes, Record, Statements, changes_of, first, rows_of
 from shardd.queue.records import Campaign
 from shardd.words import count
 
@@ -214,8 +214,8 @@ class CampaignAdmin(Statements):
         """Add campaigns; returns the ids that were not there."""
         return await self._ids("add_campaigns", _params(ids, terms) | {"state": state})
 
-    async def change(self, ids: Sequence[str], terms: CampaignTerms, zone: str) -> set[str]:
-        """Change the terms that are given; returns the ids that exist. `zone`: the time zone of devices without one.
+    async def change(self, ids: Sequence[str], terms: CampaignTerms, zone: str) -> Changes:
+        """Change the terms that are given. `zone`: the time zone of devices without one.
 
         A new cap counts today's earlier messages.
         """
@@ -223,11 +223,11 @@ class CampaignAdmin(Statements):
         async with self._database.connection() as connection, connection.transaction():
             if terms.device_cap:
                 await connection.execute(queries["count_todays_sends"], {"ids": list(ids), "zone": zone})
-            return set(await column_of(connection, queries["set_campaigns"], _params(ids, terms)))
+            return changes_of(await rows_of(connection, Record, queries["set_campaigns"], _params(ids, terms)))
 
-    async def set_state(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> set[str]:
-        """Pause or resume campaigns; returns those that exist and are not cancelled."""
-        return await self._ids("set_campaign_state", {"ids": list(ids), "state": state, "why": why})
+    async def set_state(self, ids: Sequence[str], state: CampaignState, why: str | None = None) -> Changes:
+        """Pause or resume those that are not cancelled, or give those that are paused a new reason."""
+        return await self._changes("set_campaign_state", {"ids": list(ids), "state": state, "why": why})
 
     async def cancel(self, ids: Sequence[str], why: str | None) -> set[str]:
         """End campaigns for good; returns those that were not cancelled before."""

@@ -18,7 +18,7 @@ from shardd.config import TRANSPORTS
 from shardd.ipc import Visited
 from shardd.json_values import UnreadableError, read_object
 from shardd.pacing import CLASSES, check_class_settings
-from shardd.queue.queries import Record, Statements
+from shardd.queue.queries import Changes, Record, Statements
 from shardd.queue.records import Device, RemovedDevice, StateChange
 from shardd.queue.values import arrays
 from shardd.states import PAUSED, DeviceState
@@ -229,8 +229,8 @@ class DeviceAdmin(Statements):
         params |= {"settings": Jsonb(devices.settings or {}), "classes": Jsonb(devices.classes)}
         return await self._ids("add_devices", params)
 
-    async def change(self, ids: Sequence[str], change: DeviceChange) -> set[str]:
-        """Change devices; returns the ids that exist."""
+    async def change(self, ids: Sequence[str], change: DeviceChange) -> Changes:
+        """Change devices."""
         params: dict[str, Any] = dict.fromkeys(CHANGEABLE) | dict(change.fields)
         params |= {
             "ids": list(ids),
@@ -239,15 +239,15 @@ class DeviceAdmin(Statements):
             "classes": Jsonb(change.classes),
             "cleared": list(change.cleared),
         }
-        return await self._ids("change_devices", params)
+        return await self._changes("change_devices", params)
 
-    async def pause(self, ids: Sequence[str], why: str | None) -> set[str]:
-        """Pause devices; returns those that exist."""
-        return await self._ids("pause_devices", {"ids": list(ids), "why": why})
+    async def pause(self, ids: Sequence[str], why: str | None) -> Changes:
+        """Pause devices, or give those that are paused a new reason."""
+        return await self._changes("pause_devices", {"ids": list(ids), "why": why})
 
-    async def resume(self, ids: Sequence[str]) -> set[str]:
-        """Resume devices; returns those that exist."""
-        return await self._ids("resume_devices", {"ids": list(ids)})
+    async def resume(self, ids: Sequence[str]) -> Changes:
+        """Resume devices."""
+        return await self._changes("resume_devices", {"ids": list(ids)})
 
     async def remove(self, ids: Sequence[str]) -> set[str]:
         """Remove devices; returns those that existed and had no live job."""

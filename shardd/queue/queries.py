@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from psycopg import AsyncConnection
@@ -16,6 +17,20 @@ Params = Mapping[str, Any]
 Record = dict[str, Any]
 """A row, by the names of its columns."""
 Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What came of an act on things that exist, by their ids."""
+
+    changed: set[str]
+    same: set[str]
+    """Those that were as requested already."""
+
+    @property
+    def found(self) -> set[str]:
+        """All."""
+        return self.changed | self.same
 
 
 class Queries(ABC):
@@ -85,6 +100,15 @@ class Statements:
     async def _ids(self, name: str, params: Params) -> set[Any]:
         """The only column of a named query, as ids."""
         return set(await self._database.column(name, params))
+
+    async def _changes(self, name: str, params: Params) -> Changes:
+        """The columns `id` and `changed` of a named query."""
+        return changes_of(await self._database.rows(Record, name, params))
+
+
+def changes_of(rows: Sequence[Record]) -> Changes:
+    """`Statements._changes` of rows."""
+    return Changes({row["id"] for row in rows if row["changed"]}, {row["id"] for row in rows if not row["changed"]})
 
 
 async def rows_of(

@@ -66,7 +66,8 @@ async def test_a_campaign_is_paused_and_resumed_as_often_as_you_like(shardd: Com
     paused = await shardd("campaign", "pause", "spring", "--why", "the shop is closed")
     assert (paused.code, paused.out) == (0, "paused 1 campaign\n")
     since = (await details(shardd, "spring"))["state_since"]
-    assert (await shardd("campaign", "pause", "spring")).code == 0
+    again = await shardd("campaign", "pause", "spring")
+    assert (again.code, again.out) == (0, "nothing to do: campaign spring is paused already\n")
     shown = await details(shardd, "spring")
     assert (shown["state_since"], shown["why"]) == (since, "the shop is closed")
     assert shown["progress"]["waits_for"] == "a person: it is paused, the shop is closed"
@@ -76,8 +77,13 @@ async def test_a_campaign_is_paused_and_resumed_as_often_as_you_like(shardd: Com
         (await shardd("campaign", "show", "spring")).out
     )
 
-    for _ in range(2):
-        assert (await shardd("campaign", "resume", "spring")).out == "resumed 1 campaign\n"
+    assert (await shardd("campaign", "resume", "spring")).out == "resumed 1 campaign\n"
+    assert (await shardd("campaign", "resume", "spring")).out == "nothing to do: campaign spring is not paused\n"
+    assert (await shardd("campaign", "set", "spring", "--weight=1")).out == (
+        "nothing to do: campaign spring is like that already\n"
+    )
+    recorded = producer.execute("SELECT act FROM shardd.acts ORDER BY id")
+    assert [act for (act,) in recorded] == ["add", "pause", "resume"]
     assert (await details(shardd, "spring"))["why"] is None
     assert producer.execute("SELECT DISTINCT waits_for FROM shardd.outcomes") == [("its turn",)]
 

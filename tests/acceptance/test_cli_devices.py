@@ -37,7 +37,13 @@ async def test_devices_are_added_shown_paused_and_removed(shardd: Command, produ
     assert "4 devices: 3 ready, 1 paused" in table
     assert "4 of 4 devices are sandbox: their messages reach nobody" in table
 
-    assert (await shardd("device", "resume", "a2")).code == 0
+    assert (await shardd("device", "pause", "a2")).out == "nothing to do: device a2 is paused already\n"
+    assert (await shardd("device", "list", "--state", "paused", "--json")).json == [rows[1]]
+    assert (await shardd("device", "resume", "a1", "a2", "a3")).out == "resumed 1 device\nnot paused: a1, a3\n"
+    same = "nothing to do: device a1 is like that already\n"
+    assert (await shardd("device", "set", "a1", "--label=try", "--gap=default")).out == same
+    acts = producer.execute("SELECT act, target FROM shardd.acts ORDER BY id")
+    assert acts == [("add", "3 devices"), ("add", "device a4"), ("pause", "device a2"), ("resume", "device a2")]
     assert (await shardd("device", "list", "--state", "paused")).out == (
         "no such devices; all of them: shardd device list\n"
     )

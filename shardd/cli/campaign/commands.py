@@ -10,12 +10,12 @@ from typing import Any, Final
 import click
 from rich.progress_bar import ProgressBar
 
-from shardd.cli.acts import acts, change, change_each
+from shardd.cli.acts import acts, change, change_each, change_some, report_changes
 from shardd.cli.database import with_database
 from shardd.cli.help import examples
 from shardd.cli.job.bulk import carry_out_bulk
 from shardd.cli.listing import WIDE, Column, Listing, table_of
-from shardd.cli.names import confirm, id_argument, ids_argument, refuse, report, some, unknown, without
+from shardd.cli.names import confirm, id_argument, ids_argument, refuse, some, unknown, without
 from shardd.cli.options import (
     OneOf,
     ReadBy,
@@ -61,7 +61,7 @@ from shardd.queue.campaigns import (
     what_waits,
 )
 from shardd.queue.job_admin import Traits
-from shardd.queue.queries import Queries
+from shardd.queue.queries import Changes, Queries
 from shardd.states import FINISHED, JobState
 from shardd.words import ago, count, moment_text
 
@@ -166,10 +166,10 @@ def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
     if wanted == CampaignTerms():
         raise UsageError("say what to change: --label, --weight or --device-cap")
     zone = config.pacing.timezone
-    done = change_each(
+    done = change_some(
         config, "campaign", lambda database: CampaignAdmin(database).change(ids, wanted, zone), _terms_words(wanted)
     )
-    report("changed", "campaign", done, {_UNKNOWN: without(ids, done)})
+    report_changes("changed", "campaign", done, {_UNKNOWN: without(ids, done.found)})
 
 
 @campaign_group.command("list", epilog=examples("shardd campaign list --state=paused"))
@@ -283,13 +283,15 @@ def revoke(campaign: str, dry_run: bool, yes: bool, as_json: bool, config: Confi
 
 def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None, config: Config) -> None:
 
-    async def work(database: Queries) -> tuple[set[str], list[str]]:
+    async def work(database: Queries) -> tuple[Changes, list[str]]:
         campaigns = CampaignAdmin(database)
         done = await campaigns.set_state(ids, state, why)
-        return done, [row.id for row in await campaigns.find(without(ids, done))]
+        return done, [row.id for row in await campaigns.find(without(ids, done.found))]
 
-    done, others = change(config, "campaign", work, changed=itemgetter(0), detail=lambda _: why or "")
-    report(past, "campaign", done, {_UNKNOWN: without(ids, done, others), FINAL: others})
+    done, others = change(
+        config, "campaign", work, changed=lambda result: result[0].changed, detail=lambda _: why or ""
+    )
+    report_changes(past, "campaign", done, {_UNKNOWN: without(ids, done.found, others), FINAL: others})
 
 
 def _terms_words(terms: CampaignTerms) -> str:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import click
 
-from shardd.cli.acts import acts, change_each, under_way
+from shardd.cli.acts import acts, change_each, change_some, report_changes, under_way
 from shardd.cli.database import with_database
 from shardd.cli.device.settings import check_pace, device_options, read_options
 from shardd.cli.help import examples
 from shardd.cli.lazy import LazyGroup
-from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, report, without
+from shardd.cli.names import Refusals, id_argument, ids_argument, refuse, without
 from shardd.cli.options import OneOf, config_option, database_config_option
 from shardd.cli.output import SANDBOX, say
 from shardd.config import TRANSPORTS, Config
@@ -28,7 +28,7 @@ from shardd.queue.acts import joined, named
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, DeviceChange, DeviceRow, NewDevices
 from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.queries import Queries
+from shardd.queue.queries import Changes, Queries
 from shardd.queue.unknown_device import unknown_device
 from shardd.states import CAN_SEND, DeviceState, JobState
 from shardd.words import count
@@ -133,8 +133,8 @@ def set_(*, ids: list[str], cleared: tuple[str, ...], config: Config, **options:
         raise UsageError("nothing to change: name a setting, such as --gap 5s..15s; see shardd device set --help")
     change = DeviceChange(fields=fields, classes=classes, cleared=cleared)
     names = ", ".join([*fields, *(f"class {name}" for name in sorted({*classes, *cleared}))])
-    done = change_each(config, "device", lambda database: _set(database, config, ids, change), names)
-    report("changed", "device", done, {"unknown": without(ids, done)})
+    done = change_some(config, "device", lambda database: _set(database, config, ids, change), names)
+    report_changes("changed", "device", done, {"unknown": without(ids, done.found)})
 
 
 async def _check_number(database: Queries, names: Sequence[str], transport: str, settings: Mapping[str, Any]) -> None:
@@ -152,7 +152,7 @@ async def _check_number(database: Queries, names: Sequence[str], transport: str,
         )
 
 
-async def _set(database: Queries, config: Config, names: list[str], change: DeviceChange) -> set[str]:
+async def _set(database: Queries, config: Config, names: list[str], change: DeviceChange) -> Changes:
     devices = DeviceAdmin(database)
     for device in await devices.find(ids=names):
         kept = {name: settings for name, settings in device.classes.items() if name not in change.cleared}
@@ -179,8 +179,8 @@ def pause(ids: list[str], why: str | None, config: Config) -> None:
 
     What a worker has in flight is finished.
     """
-    done = change_each(config, "device", lambda database: DeviceAdmin(database).pause(ids, why), why or "")
-    report("paused", "device", done, {"unknown": without(ids, done)})
+    done = change_some(config, "device", lambda database: DeviceAdmin(database).pause(ids, why), why or "")
+    report_changes("paused", "device", done, {"unknown": without(ids, done.found)})
 
 
 @device_group.command("resume", epilog=examples("shardd device resume berlin-1"))
@@ -189,8 +189,8 @@ def pause(ids: list[str], why: str | None, config: Config) -> None:
 @acts("resume")
 def resume(ids: list[str], config: Config) -> None:
     """Resume paused devices."""
-    done = change_each(config, "device", lambda database: DeviceAdmin(database).resume(ids))
-    report("resumed", "device", done, {"unknown": without(ids, done)})
+    done = change_some(config, "device", lambda database: DeviceAdmin(database).resume(ids))
+    report_changes("resumed", "device", done, {"unknown": without(ids, done.found)})
 
 
 @device_group.command("remove", epilog=examples("shardd device remove berlin-1 --cancel-jobs"))

@@ -294,18 +294,22 @@ async def _add_recorded(database: Database, config: Config, good: Sequence[NewOp
         try:
             async with acting(database, config, target) as act:
                 new = await OptOutAdmin(act.database).add(good, source=source, created_by=login_name())
+                act.happened = bool(new)
                 act.detail = _outcome(new)
         except BlockedError as error:
             raise BlockedError(f"nothing was changed: {error}") from error
         return new
     async with under_way(database, config, target) as here:
         new = await OptOutAdmin(database).add(good, source=source, created_by=login_name())
-        here.detail = _outcome(new)
+        if new:
+            here.detail = _outcome(new)
+        else:
+            here.result = "already listed"
     return new
 
 
 def _outcome(new: set[str]) -> str:
-    return f"added {count(len(new), 'opt-out')}" if new else "already listed"
+    return f"added {count(len(new), 'opt-out')}"
 
 
 class _Lines:

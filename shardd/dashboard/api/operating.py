@@ -17,7 +17,7 @@ from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, 
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError, UsageError
 from shardd.plain import plain
-from shardd.queue.acts import DONE
+from shardd.queue.acts import ALREADY, DONE, nothing_to_do
 from shardd.queue.bulk_actions import (
     CANCEL,
     RETRY,
@@ -33,7 +33,7 @@ from shardd.queue.bulk_actions import (
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.queries import Queries
+from shardd.queue.queries import Changes, Queries
 from shardd.queue.recorded_jobs import jobs_of, report_words
 from shardd.queue.records import WholeJob
 
@@ -120,8 +120,7 @@ class OperateCalls:
         why = read_body(Why, call.body).why
 
         async def work(name: str, database: Queries) -> Acted:
-            await DeviceAdmin(database).pause([name], why)
-            return Acted(done=True, words=f"paused device {name}")
+            return _acted("device", name, await DeviceAdmin(database).pause([name], why), "paused")
 
         return await self._device(call, work, why or "")
 
@@ -129,8 +128,7 @@ class OperateCalls:
         """As `shardd device resume`."""
 
         async def work(name: str, database: Queries) -> Acted:
-            await DeviceAdmin(database).resume([name])
-            return Acted(done=True, words=f"resumed device {name}")
+            return _acted("device", name, await DeviceAdmin(database).resume([name]), "resumed")
 
         return await self._device(call, work)
 
@@ -139,9 +137,8 @@ class OperateCalls:
         why = read_body(Why, call.body).why
 
         async def work(name: str, database: Queries) -> Acted:
-            if not await CampaignAdmin(database).set_state([name], CampaignState.PAUSED, why):
-                raise _final(name)
-            return Acted(done=True, words=f"paused campaign {name}")
+            changes = await CampaignAdmin(database).set_state([name], CampaignState.PAUSED, why)
+            return _acted("campaign", name, changes, "paused")
 
         return await self._campaign(call, work, why or "")
 
@@ -149,9 +146,8 @@ class OperateCalls:
         """As `shardd campaign resume`."""
 
         async def work(name: str, database: Queries) -> Acted:
-            if not await CampaignAdmin(database).set_state([name], CampaignState.RUNNING):
-                raise _final(name)
-            return Acted(done=True, words=f"resumed campaign {name}")
+            changes = await CampaignAdmin(database).set_state([name], CampaignState.RUNNING)
+            return _acted("campaign", name, changes, "resumed")
 
         return await self._campaign(call, work)
 
@@ -278,8 +274,13 @@ def _refuse_stale(number: int, found: WholeJob | None, shown: datetime) -> None:
     raise ProblemError(CONFLICT, f"{words}: {fix}", field="settled_at", value=plain(shown), fix=fix)
 
 
-def _final(name: str) -> ProblemError:
-    return ProblemError(CONFLICT, f"campaign {name}: {FINAL}", field="campaign", value=name)
+def _acted(one: str, name: str, changes: Changes, past: str) -> Acted:
+    """What came of pausing or resuming the thing called `one`. Raises ProblemError for a campaign that was cancelled."""
+    if not changes.found:
+        raise ProblemError(CONFLICT, f"{one} {name}: {FINAL}", field=one, value=name)
+    if changes.same:
+        return Acted(done=False, words=nothing_to_do(one, name, ALREADY[past]))
+    return Acted(done=True, words=f"{past} {one} {name}")
 
 
 def _act(

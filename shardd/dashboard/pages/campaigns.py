@@ -19,6 +19,7 @@ from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, spoken
 from shardd.errors import UsageError
+from shardd.queue.acts import ALREADY, nothing_to_do
 from shardd.queue.bulk_actions import REVOKE
 from shardd.queue.campaign_progress import Progress, progress_of
 from shardd.queue.campaigns import (
@@ -186,13 +187,16 @@ class _Pages:
         why = fields.text(await fields.form(request), "why", longest=fields.MOST_WHY) if act == "pause" else None
         async with self._site.acting(sign_in, f"campaign {name}", why or "") as acting:
             admin = CampaignAdmin(acting.database)
-            if not await admin.set_state([name], state, why):
+            changes = await admin.set_state([name], state, why)
+            if not changes.found:
                 raise UsageError(f"campaign {name}: {FINAL if await admin.title(name) else 'unknown'}")
+            if changes.same:
+                acting.result = nothing_to_do("campaign", name, ALREADY["paused" if act == "pause" else "resumed"])
         words = {
             "pause": f"Campaign {name} is paused: its jobs wait. What a worker has in flight is finished.",
             "resume": f"Campaign {name} is resumed.",
         }
-        return self._site.done(sign_in, words[act])
+        return self._site.done(sign_in, words[act] if changes.changed else acting.result)
 
     async def cancel(self, request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["campaign"]

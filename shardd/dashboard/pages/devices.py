@@ -22,12 +22,15 @@ from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import SharddError, UsageError
 from shardd.hashing import shard_of
 from shardd.pairing.context import CLOSE_TIMEOUT, close_path
+from shardd.queue.act_log import Acting
+from shardd.queue.acts import ALREADY, nothing_to_do
 from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch, ListedDevice, Order
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
 from shardd.queue.inbox import InboxAdmin
 from shardd.queue.job_admin import Traits
 from shardd.queue.job_search import JobSearch, Question
 from shardd.queue.pairing_links import TO_LINK
+from shardd.queue.queries import Changes
 from shardd.queue.unknown_device import unknown_device
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_words import (
@@ -153,16 +156,17 @@ def routes(site: Site) -> list[web.RouteDef]:
         name = request.match_info["device"]
         why = fields.text(await fields.form(request), "why", longest=LONGEST_WHY)
         async with site.acting(sign_in, f"device {name}", why or "") as acting:
-            if not await DeviceAdmin(acting.database).pause([name], why):
-                raise await unknown_device(acting.database, name)
-        return site.done(sign_in, f"paused device {name}; what a worker has in flight is finished")
+            changes = await DeviceAdmin(acting.database).pause([name], why)
+            words = f"paused device {name}; what a worker has in flight is finished"
+            words = await _words(acting, name, changes, "paused", words)
+        return site.done(sign_in, words)
 
     async def resume(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
         async with site.acting(sign_in, f"device {name}") as acting:
-            if not await DeviceAdmin(acting.database).resume([name]):
-                raise await unknown_device(acting.database, name)
-        return site.done(sign_in, f"resumed device {name}")
+            changes = await DeviceAdmin(acting.database).resume([name])
+            words = await _words(acting, name, changes, "resumed", f"resumed device {name}")
+        return site.done(sign_in, words)
 
     async def close(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
@@ -177,6 +181,15 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.post("/devices/{device}/resume", site.signed_in(resume, act="resume")),
         web.post("/devices/{device}/close", site.signed_in(close, act="close client")),
     ]
+
+
+async def _words(acting: Acting, name: str, changes: Changes, past: str, words: str) -> str:
+    """What is said of pausing or resuming a device: these words, if that changed it. Raises UsageError."""
+    if not changes.found:
+        raise await unknown_device(acting.database, name)
+    if changes.same:
+        words = acting.result = nothing_to_do("device", name, ALREADY[past])
+    return words
 
 
 async def _close(site: Site, sign_in: SignIn, name: str) -> web.Response:

@@ -102,6 +102,8 @@ class _Pages:
                 new_number=bool(form.get("new_number")),
             )
             acting.target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
+            if not made and not added:
+                acting.result = "no link was made"
         address = self._address(request)
         results = await self._results(wanted, made, address)
         answer = self._site.page(

@@ -144,13 +144,16 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: set_campaigns
--- Changes the terms that are given; a cap of 0 and an empty label remove theirs. Returns the ids that exist.
-UPDATE shardd.campaigns
-   SET label = CASE WHEN %(label)s::text IS NULL THEN label ELSE nullif(%(label)s, '') END,
-       weight = coalesce(%(weight)s, weight),
-       device_cap = CASE WHEN %(device_cap)s::integer IS NULL THEN device_cap ELSE nullif(%(device_cap)s, 0) END
- WHERE id = ANY (%(ids)s::text[])
-RETURNING id;
+-- Changes the terms that are given; a cap of 0 and an empty label remove theirs. Returns the ids that exist, and whether each was changed.
+WITH written AS (
+    UPDATE shardd.campaigns c
+       SET label = CASE WHEN %(label)s::text IS NULL THEN label ELSE nullif(%(label)s, '') END,
+           weight = coalesce(%(weight)s, weight),
+           device_cap = CASE WHEN %(device_cap)s::integer IS NULL THEN device_cap ELSE nullif(%(device_cap)s, 0) END
+     WHERE id = ANY (%(ids)s::text[])
+    RETURNING c.id, c AS row
+)
+SELECT w.id, w.row IS DISTINCT FROM before AS changed FROM written w JOIN shardd.campaigns before ON before.id = w.id;
 
 -- name: count_todays_sends
 -- Counts the messages that campaigns sent today, or may have sent, on each device's own calendar: they are counted only while there is a
@@ -168,13 +171,15 @@ ON CONFLICT (campaign, device_id, day) DO UPDATE SET sent = greatest(t.sent, EXC
 
 -- name: set_campaign_state
 -- Pauses or resumes campaigns; it applies to every claim that begins after the commit. A campaign that is already in the state keeps its
--- time, and its reason unless a new one is given; a cancelled one stays cancelled. Returns the ids that are now in the state.
-UPDATE shardd.campaigns
-   SET state_since = CASE WHEN state = %(state)s THEN state_since ELSE now() END,
-       why = CASE WHEN state = %(state)s THEN coalesce(%(why)s, why) ELSE %(why)s END,
-       state = %(state)s
- WHERE id = ANY (%(ids)s::text[]) AND state <> 'cancelled'
-RETURNING id;
+-- time, and its reason unless a new one is given; a cancelled one stays cancelled. Returns the ids that are now in the state, and whether
+-- each was changed.
+WITH written AS (
+    UPDATE shardd.campaigns
+       SET state_since = CASE WHEN state = %(state)s THEN state_since ELSE now() END, why = %(why)s, state = %(state)s
+     WHERE id = ANY (%(ids)s::text[]) AND state <> 'cancelled' AND (state <> %(state)s OR why IS DISTINCT FROM coalesce(%(why)s, why))
+    RETURNING id
+)
+SELECT id, id IN (SELECT id FROM written) AS changed FROM shardd.campaigns WHERE id = ANY (%(ids)s::text[]) AND state <> 'cancelled';
 
 -- name: cancel_campaigns
 -- Cancels campaigns for good: none of their jobs is claimed after the commit. Returns the ids that were not cancelled before.

@@ -206,46 +206,57 @@ RETURNING id;
 -- name: change_devices
 -- Sets the columns that are `given`. The classes in `cleared` lose their settings; then the settings in `classes` are added, and those
 -- that are null there removed. A device of an HTTP platform whose key was refused becomes ready with new settings. Returns the ids that
--- exist.
-UPDATE shardd.devices d
-   SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
-       proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
-       settings = CASE WHEN 'settings' = ANY (g.given) THEN %(settings)s::jsonb ELSE settings END,
-       backoff_until = CASE WHEN 'settings' = ANY (g.given) THEN NULL ELSE backoff_until END,
-       state = CASE WHEN g.new_key THEN 'ready' ELSE state END,
-       reason = CASE WHEN g.new_key THEN NULL ELSE reason END,
-       state_since = CASE WHEN g.new_key THEN now() ELSE state_since END,
-       gap_min = CASE WHEN 'gap_min' = ANY (g.given) THEN %(gap_min)s::double precision ELSE gap_min END,
-       gap_max = CASE WHEN 'gap_max' = ANY (g.given) THEN %(gap_max)s::double precision ELSE gap_max END,
-       hourly_limit = CASE WHEN 'hourly_limit' = ANY (g.given) THEN %(hourly_limit)s::integer ELSE hourly_limit END,
-       daily_limit = CASE WHEN 'daily_limit' = ANY (g.given) THEN %(daily_limit)s::integer ELSE daily_limit END,
-       quiet_hours = CASE WHEN 'quiet_hours' = ANY (g.given) THEN %(quiet_hours)s::text ELSE quiet_hours END,
-       timezone = CASE WHEN 'timezone' = ANY (g.given) THEN %(timezone)s::text ELSE timezone END,
-       warm = CASE WHEN 'warm' = ANY (g.given) THEN %(warm)s::boolean ELSE warm END,
-       classes = (
-           SELECT coalesce(jsonb_object_agg(name, fields) FILTER (WHERE fields <> '{}'), '{}')
-             FROM (SELECT name, jsonb_strip_nulls(
-                              CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(g.classes -> name, '{}') END
-                              || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
-                     FROM jsonb_object_keys(g.classes || %(classes)s::jsonb) name) merged)
-  FROM (SELECT o.id, %(given)s::text[] AS given,
-               -- Clearing all classes also removes unreadable settings.
-               CASE WHEN cardinality(%(cleared)s::text[]) < 3 THEN o.classes ELSE '{}' END AS classes,
-               'settings' = ANY (%(given)s::text[]) AND o.state IN (${wants_settings}) AND o.transport <> 'whatsapp' AS new_key
-          FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
- WHERE d.id = g.id AND removed_at IS NULL
-RETURNING d.id;
+-- exist, and whether each was changed.
+WITH written AS (
+    UPDATE shardd.devices d
+       SET label = CASE WHEN 'label' = ANY (g.given) THEN %(label)s::text ELSE label END,
+           proxy = CASE WHEN 'proxy' = ANY (g.given) THEN %(proxy)s::text ELSE proxy END,
+           settings = CASE WHEN 'settings' = ANY (g.given) THEN %(settings)s::jsonb ELSE settings END,
+           backoff_until = CASE WHEN 'settings' = ANY (g.given) THEN NULL ELSE backoff_until END,
+           state = CASE WHEN g.new_key THEN 'ready' ELSE state END,
+           reason = CASE WHEN g.new_key THEN NULL ELSE reason END,
+           state_since = CASE WHEN g.new_key THEN now() ELSE state_since END,
+           gap_min = CASE WHEN 'gap_min' = ANY (g.given) THEN %(gap_min)s::double precision ELSE gap_min END,
+           gap_max = CASE WHEN 'gap_max' = ANY (g.given) THEN %(gap_max)s::double precision ELSE gap_max END,
+           hourly_limit = CASE WHEN 'hourly_limit' = ANY (g.given) THEN %(hourly_limit)s::integer ELSE hourly_limit END,
+           daily_limit = CASE WHEN 'daily_limit' = ANY (g.given) THEN %(daily_limit)s::integer ELSE daily_limit END,
+           quiet_hours = CASE WHEN 'quiet_hours' = ANY (g.given) THEN %(quiet_hours)s::text ELSE quiet_hours END,
+           timezone = CASE WHEN 'timezone' = ANY (g.given) THEN %(timezone)s::text ELSE timezone END,
+           warm = CASE WHEN 'warm' = ANY (g.given) THEN %(warm)s::boolean ELSE warm END,
+           classes = (
+               SELECT coalesce(jsonb_object_agg(name, fields) FILTER (WHERE fields <> '{}'), '{}')
+                 FROM (SELECT name, jsonb_strip_nulls(
+                                  CASE WHEN name = ANY (%(cleared)s::text[]) THEN '{}' ELSE coalesce(g.classes -> name, '{}') END
+                                  || coalesce(%(classes)s::jsonb -> name, '{}')) AS fields
+                         FROM jsonb_object_keys(g.classes || %(classes)s::jsonb) name) merged)
+      FROM (SELECT o.id, %(given)s::text[] AS given,
+                   -- Clearing all classes also removes unreadable settings.
+                   CASE WHEN cardinality(%(cleared)s::text[]) < 3 THEN o.classes ELSE '{}' END AS classes,
+                   'settings' = ANY (%(given)s::text[]) AND o.state IN (${wants_settings}) AND o.transport <> 'whatsapp' AS new_key
+              FROM shardd.devices o WHERE o.id = ANY (%(ids)s::text[])) g
+     WHERE d.id = g.id AND removed_at IS NULL
+    RETURNING d.id, d AS row
+)
+SELECT w.id, w.row IS DISTINCT FROM before AS changed FROM written w JOIN shardd.devices before ON before.id = w.id;
 
 -- name: pause_devices
--- Pauses devices; jobs in flight are finished. Returns the ids that exist.
-UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %(why)s
- WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
+-- Pauses devices; jobs in flight are finished. One that is paused keeps its time, and its reason unless a new one is given. Returns the ids
+-- that exist, and whether each was changed.
+WITH written AS (
+    UPDATE shardd.devices SET paused_at = coalesce(paused_at, now()), paused_why = %(why)s
+     WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND (paused_at IS NULL OR paused_why IS DISTINCT FROM coalesce(%(why)s, paused_why))
+    RETURNING id
+)
+SELECT id, id IN (SELECT id FROM written) AS changed FROM shardd.devices WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL;
 
 -- name: resume_devices
--- Resumes paused devices. Returns the ids that exist.
-UPDATE shardd.devices
-   SET paused_at = NULL, paused_why = NULL, resumed_at = CASE WHEN paused_at IS NULL THEN resumed_at ELSE now() END
- WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL RETURNING id;
+-- Resumes paused devices. Returns the ids that exist, and whether each was changed.
+WITH written AS (
+    UPDATE shardd.devices SET paused_at = NULL, paused_why = NULL, resumed_at = now()
+     WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL AND paused_at IS NOT NULL
+    RETURNING id
+)
+SELECT id, id IN (SELECT id FROM written) AS changed FROM shardd.devices WHERE id = ANY (%(ids)s::text[]) AND removed_at IS NULL;
 
 -- name: remove_devices
 -- Removes devices without live jobs, which two indexes have, and without a linked phone. Their finished jobs stay readable. Returns the ids

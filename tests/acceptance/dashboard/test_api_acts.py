@@ -49,11 +49,18 @@ async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
         "why",
         "write a text of up to 200 characters or null",
     )
-    assert (await operate.post("/devices/d1/resume")).status == 200
+    paused_already = {"done": False, "words": "nothing to do: device d1 is paused already"}
+    assert (await operate.post("/devices/d1/pause")).json == paused_already
+    assert (await look.get("/devices/d1")).json["paused_why"] == "new phone"
+    assert (await operate.post("/devices/d1/resume")).json["done"] is True
+    resumed_already = {"done": False, "words": "nothing to do: device d1 is not paused"}
+    assert (await operate.post("/devices/d1/resume")).json == resumed_already
     assert (await look.get("/devices/d1")).json["shown_state"] == "ready"
-    assert (await operate.post("/campaigns/spring/pause")).status == 200
+    assert (await operate.post("/campaigns/spring/pause")).json["done"] is True
     assert (await look.get("/campaigns/spring")).json["state"] == "paused"
-    assert (await operate.post("/campaigns/spring/resume")).status == 200
+    assert (await operate.post("/campaigns/spring/resume")).json["done"] is True
+    running = {"done": False, "words": "nothing to do: campaign spring is not paused"}
+    assert (await operate.post("/campaigns/spring/resume")).json == running
     assert (await operate.post("/campaigns/spring/cancel", {"why": "wrong text"})).json["done"] is True
     again = await operate.post("/campaigns/spring/cancel")
     assert (again.status, again.json["done"]) == (200, False)
@@ -72,21 +79,23 @@ async def test_devices_and_campaigns_are_paused_resumed_and_cancelled(
     assert (nul.status, nul.problem, nul.json["field"]) == (422, "invalid", "why")
     assert (await look.post("/devices/d1/pause")).status == 403
     who = ("operate-1", "token")
-    done = [(*who, act, target, "done") for act, target in (
-        ("pause", "device d1"), ("resume", "device d1"), ("pause", "campaign spring"), ("resume", "campaign spring"),
-        ("cancel", "campaign spring"),
+    done = [(*who, *row) for row in (
+        ("pause", "device d1", "done"), ("pause", "device d1", paused_already["words"]),
+        ("resume", "device d1", "done"), ("resume", "device d1", resumed_already["words"]),
+        ("pause", "campaign spring", "done"), ("resume", "campaign spring", "done"),
+        ("resume", "campaign spring", running["words"]),
+        ("cancel", "campaign spring", "done"), ("cancel", "campaign spring", "campaign spring was cancelled already"),
     )]  # fmt: skip
-    done.append((*who, "cancel", "campaign spring", "campaign spring was cancelled already"))
-    found = acts(producer)
-    assert found[:6] == done
-    assert [row[:4] for row in found[6:]] == [
+    found, refused = acts(producer)[: len(done)], acts(producer)[len(done) :]
+    assert found == done
+    assert [row[:4] for row in refused] == [
         (*who, "resume", "campaign spring"),
         (*who, "pause", "device d9"),
         ("look-2", "token", "pause", "/api/v1/devices/d1/pause"),
     ]
-    assert "final" in found[6][4]
-    assert "unknown" in found[7][4]
-    assert "look-2 may look" in found[8][4]
+    assert "final" in refused[0][4]
+    assert "unknown" in refused[1][4]
+    assert "look-2 may look" in refused[2][4]
 
 
 async def test_jobs_are_cancelled_retried_and_decided(
@@ -285,7 +294,7 @@ async def test_somebody_is_opted_out(
     told = producer.execute("SELECT act, target, detail, result FROM shardd.acts WHERE who = 'operate-1' ORDER BY id")
     assert [tuple(row) for row in told] == [
         ("opt out", "a person", "added", "done"),
-        ("opt out", "a person", "already listed", "done"),
+        ("opt out", "a person", "", "already listed"),
         ("opt out", "a person", "", "the number cannot be read"),
     ]
 

@@ -11,6 +11,7 @@ from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.database import Database
 from shardd.queue.jobs import Counts, Jobs
+from shardd.queue.queries import Changes
 from shardd.supervisor.cluster.cleanup import CANCELLED_CHUNK as CHUNK
 from shardd.supervisor.cluster.cleanup import end_cancelled
 from tests.support.queue_rows import (
@@ -46,8 +47,8 @@ async def test_a_claim_looks_at_its_campaign(dsn: str, database: Database, epoch
         assert len(await claim(jobs, epoch, "a", lane=LANE)) == 1
     assert await claim(jobs, epoch, "a", lane=LANE) == []
     resumed = await campaigns.set_state(["spring"], CampaignState.RUNNING)
-    assert resumed == ({"spring"} if state == "paused" else set())
-    assert len(await claim(jobs, epoch, "a", lane=LANE)) == len(resumed)
+    assert resumed == Changes({"spring"} if state == "paused" else set(), set())
+    assert len(await claim(jobs, epoch, "a", lane=LANE)) == len(resumed.changed)
 
 
 async def test_jobs_of_cancelled_campaigns_end_once_and_in_chunks(dsn: str, database: Database, epoch: int) -> None:

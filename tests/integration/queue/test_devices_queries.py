@@ -14,6 +14,7 @@ from shardd.queue.cycle import Settlement
 from shardd.queue.database import Database
 from shardd.queue.devices import DeviceAdmin, Devices
 from shardd.queue.jobs import Jobs
+from shardd.queue.queries import Changes
 from shardd.queue.records import Device, Sends, StateChange
 from shardd.states import CAN_SEND, DEVICE_TRANSITIONS, DeviceState
 from tests.support.queue_rows import add_devices, claim, connect, finish, insert_jobs, take_epoch
@@ -205,11 +206,16 @@ async def test_a_state_that_ends_by_itself_ends(dsn: str, devices: Devices, stat
 
 async def test_a_paused_device_keeps_its_state(dsn: str, database: Database, devices: Devices) -> None:
     add_devices(dsn, "a", state="restricted")
-    assert await DeviceAdmin(database).pause(["a"], "tea") == {"a"}
+    assert await DeviceAdmin(database).pause(["a"], "tea") == Changes({"a"}, set())
     found = await one(devices)
     assert (found.paused_at is None, found.state, found.paused_why) == (False, DeviceState.RESTRICTED, "tea")
-    await DeviceAdmin(database).resume(["a"])
+    assert await DeviceAdmin(database).pause(["a"], None) == Changes(set(), {"a"})
+    assert await DeviceAdmin(database).pause(["a"], "coffee") == Changes({"a"}, set())
+    again = await one(devices)
+    assert (again.paused_at, again.paused_why) == (found.paused_at, "coffee")
+    assert await DeviceAdmin(database).resume(["a", "none"]) == Changes({"a"}, set())
     assert (await one(devices)).paused_at is None
+    assert await DeviceAdmin(database).resume(["a"]) == Changes(set(), {"a"})
 
 
 async def test_changes_are_announced(dsn: str, database: Database, devices: Devices) -> None:
