@@ -94,7 +94,9 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         except DatabaseError as error:
             # The rest comes from elsewhere.
             parts["webhooks"] = site.render("overview-gone.html", None, error=error)
-        return site.page("overview.html", sign_in, parts=parts)
+        return site.page(
+            "overview.html", sign_in, parts=parts, own=await _own_shards(site) if sign_in.may_operate else []
+        )
 
     return [web.get("/", site.signed_in(overview))]
 
@@ -137,6 +139,13 @@ def _shards(status: Status) -> list[ShardStatus]:
     """Those of this node, with those first that need a look."""
     own = [shard for shard in status.shards if shard.epoch is not None]
     return sorted(own, key=lambda shard: (shard.state in FINE, shard.shard))
+
+
+async def _own_shards(site: Site) -> list[int]:
+    try:
+        return sorted(shard.shard for shard in _shards(await site.supervisor.status()))
+    except SharddError:
+        return []  # the head says it
 
 
 def _needs_a_look(node: NodeStatus) -> bool:

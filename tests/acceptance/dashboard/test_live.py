@@ -9,7 +9,7 @@ import signal
 from playwright.async_api import Browser, Page, expect
 
 from shardd.dashboard.live import MOST_OF_ONE
-from tests.acceptance.dashboard.looks import StartDaemon
+from tests.acceptance.dashboard.looks import StartDaemon, is_said, press
 from tests.fixtures.browser import sign_in
 from tests.fixtures.postgres import Cluster
 from tests.support.command import Command
@@ -37,6 +37,20 @@ async def test_a_killed_worker_shows_and_comes_back_without_a_reload(start_daemo
     await expect(restarts).to_have_text("1")
     await expect(row).to_contain_text("running", timeout=PATIENCE)
     await expect(row).to_contain_text(re.compile("last exit: SIGKILL, .* ago"))
+
+
+async def test_the_worker_of_a_shard_is_replaced(start_daemon: StartDaemon, producer: Producer, page: Page) -> None:
+    daemon = await start_daemon(shards=2)
+    await sign_in(page, daemon)
+    first, second = [shard["pid"] for shard in (await daemon.status())["shards"]]
+    await page.get_by_role("combobox").select_option("1")
+    await press(page, "Restart")
+    await is_said(page, "shard 1 has a new worker")
+    after = [shard["pid"] for shard in (await daemon.status())["shards"]]
+    assert after[0] == first
+    assert after[1] != second
+    done = producer.execute("SELECT act, target, result FROM shardd.acts WHERE act <> 'sign in' ORDER BY id")
+    assert done == [("restart", "shard 1", "begun"), ("restart", "shard 1", "done")]
 
 
 async def test_the_last_hour_grows_as_messages_are_sent(daemon: Daemon, producer: Producer, page: Page) -> None:
