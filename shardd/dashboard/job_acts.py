@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from shardd.config.transports.definition import KINDS
 from shardd.dashboard import fields
 from shardd.dashboard.looks import Look
 from shardd.dashboard.sign_ins import SignIn
@@ -72,6 +73,8 @@ _FIELDS: Final = {
     "error_class": "error_class",
     "order_group": "order_group",
     "reference": "reference",
+    "kind": "kind",
+    "revokes_campaign": "revokes_campaign",
 }
 """The fields of a form, and the traits that they are."""
 
@@ -112,6 +115,8 @@ def read_traits(values: Mapping[str, Any]) -> Traits:
         error_class=fields.choice(values, "error_class", ErrorClass),
         order_group=fields.text(values, "order_group", longest=LONGEST_TRAIT),
         reference=fields.text(values, "reference", longest=LONGEST_TRAIT),
+        kind=fields.choice(values, "kind", KINDS),
+        revokes_campaign=fields.text(values, "revokes_campaign"),
     )
 
 

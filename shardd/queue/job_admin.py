@@ -28,6 +28,8 @@ CHUNK_STEP: Final = 0.5
 """Seconds that a later one may take."""
 FIRST_WINDOW: Final = 20_000
 """Ids of the first statement that counts: some milliseconds."""
+FIRST_REVOCATIONS: Final = 2000
+"""Ids of the first one that looks, for each revocation among them, for the message that it deletes."""
 STEP: Final = 0.1
 """Seconds that a later one may take."""
 
@@ -43,6 +45,9 @@ class Traits:
     error_class: str | None = None
     order_group: str | None = None
     reference: str | None = None
+    kind: str | None = None
+    revokes_campaign: str | None = None
+    """Only revocations of messages of this campaign; they themselves are in none."""
     as_of: datetime | None = None
     """Only jobs that were finished then, or live ones that were there: those that a person was shown. The list ignores it."""
     snapshot: str | None = None
@@ -285,7 +290,9 @@ class JobAdmin(Statements):
 
 def _first_window(traits: Traits, ids: int) -> int:
     """Everything, where an index has what is asked for."""
-    return max(1, ids) if traits.reference is not None else FIRST_WINDOW
+    if traits.reference is not None:
+        return max(1, ids)
+    return FIRST_WINDOW if traits.revokes_campaign is None else FIRST_REVOCATIONS
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:

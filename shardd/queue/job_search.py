@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from shardd.queue.job_admin import Traits
+from shardd.queue.job_admin import FIRST_REVOCATIONS, Traits
 from shardd.queue.queries import Record, Statements
 from shardd.queue.records import JobRow
 from shardd.queue.windows import Window, search_ids
@@ -130,4 +130,6 @@ def _first_window(question: Question, ids: int) -> int:
     alone = question == Question(traits=Traits(state=traits.state)) and (indexed or traits.state is None)
     if traits.reference is not None or alone:
         return max(1, ids)
+    if traits.revokes_campaign is not None:
+        return FIRST_REVOCATIONS
     return 4 * FIRST_WINDOW if indexed else FIRST_WINDOW

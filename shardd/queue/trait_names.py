@@ -15,5 +15,6 @@ async def check_names(database: Database, traits: Traits) -> None:
     for device in traits.device_ids or ():
         if not await DeviceAdmin(database).was_there(device):
             raise await unknown_device(database, device)
-    if traits.campaign is not None and await CampaignAdmin(database).title(traits.campaign) is None:
-        raise UsageError(f"campaign {traits.campaign} is unknown; the others: shardd campaign list")
+    for campaign in filter(None, (traits.campaign, traits.revokes_campaign)):
+        if await CampaignAdmin(database).title(campaign) is None:
+            raise UsageError(f"campaign {campaign} is unknown; the others: shardd campaign list")

@@ -350,6 +350,7 @@ def _facts(row: CampaignTitle, progress: Progress, revocations: Mapping[str, int
         ("waiting", _numbers(progress.states, _STEPS)),
         ("ended", _numbers(progress.states, [state for state in JobState if state in FINISHED])),
         ("revocations", _numbers(revocations, list(JobState))),
+        ("", Text(f"shardd job list --revokes-campaign={row.id}" if revocations else "", "dim")),
         ("rate", progress.rate_text),
         ("time left", progress.time_left),
         ("weight", f"{row.weight:g}"),

@@ -10,13 +10,15 @@ import click
 from shardd.cli.completion import complete_devices
 from shardd.cli.names import job_ids, short_names
 from shardd.cli.options import Decorator, OneOf, all_of
+from shardd.config.transports.definition import KINDS
 from shardd.errors import ErrorClass, UsageError
 from shardd.pacing import CLASSES
 from shardd.queue.bulk_actions import Choice
 from shardd.queue.job_admin import Traits
 from shardd.states import JobState
 
-_KINDS: Final = [one.value for one in ErrorClass]
+_ERROR_CLASSES: Final = [one.value for one in ErrorClass]
+_AS_THEY_ARE: Final = ("campaign", "job_class", "error_class", "order_group", "reference", "kind", "revokes_campaign")
 _traits: Final = all_of(
     click.option(
         "--device", "device_id", metavar="ID", shell_complete=complete_devices, help="Only jobs of this device."
@@ -25,12 +27,14 @@ _traits: Final = all_of(
     click.option("--class", "job_class", type=OneOf(CLASSES), help="Only jobs of this class."),
     click.option(
         "--error-class",
-        type=OneOf(_KINDS),
+        type=OneOf(_ERROR_CLASSES),
         metavar="KIND",
-        help=f"Only jobs whose last error was of this kind: {', '.join(_KINDS)}.",
+        help=f"Only jobs whose last error was of this kind: {', '.join(_ERROR_CLASSES)}.",
     ),
     click.option("--order-group", metavar="TEXT", help="Only jobs of this order group."),
     click.option("--reference", metavar="TEXT", help="Only jobs with this reference."),
+    click.option("--kind", type=OneOf(KINDS), metavar="KIND", help=f"Only jobs of this kind: {', '.join(KINDS)}."),
+    click.option("--revokes-campaign", metavar="ID", help="Only revocations of messages of this campaign."),
 )
 
 
@@ -47,7 +51,7 @@ def read_traits(options: dict[str, Any]) -> Traits:
     return Traits(
         state=None if state is None else JobState(state),
         device_ids=None if device is None else short_names([device], "device"),
-        **{name: options[name] for name in ("campaign", "job_class", "error_class", "order_group", "reference")},
+        **{name: options[name] for name in _AS_THEY_ARE},
     )
 
 
@@ -56,6 +60,7 @@ def read_choice(ids: tuple[str, ...], options: dict[str, Any]) -> Choice:
     numbers, traits = job_ids(ids), read_traits(options)
     if not ids and traits == Traits():
         raise UsageError(
-            "say which jobs: their ids, or --state, --device, --campaign, --class, --error-class, --order-group or --reference"
+            "say which jobs: their ids, or --state, --device, --campaign, --class, --error-class, --order-group, --reference, "
+            "--kind or --revokes-campaign"
         )
     return Choice(numbers if ids else None, traits)

@@ -41,6 +41,12 @@ def _transport(job: JobRow) -> Text:
     return transport_text(job.transport or ("" if job.device_id is None else "?"))
 
 
+def _what_of_it(job: JobRow) -> str:
+    """What it waits for, or its error; a revocation is no message, which a narrow list would not say otherwise."""
+    revokes = "" if job.revokes is None else f"revokes {job.revokes}"
+    return "; ".join(filter(None, (revokes, job.waits_for or job.error or job.unreadable_why)))
+
+
 JOBS: Final = Listing[JobRow](
     one="job",
     none="no such jobs",
@@ -57,7 +63,7 @@ JOBS: Final = Listing[JobRow](
         Column("campaign", lambda job: job.campaign or "", at_least=WIDE),
         Column("tries", lambda job: f"{tries_of(job)}/{job.max_attempts}", right=True, at_least=WIDE),
         Column("reference", lambda job: job.reference or "", at_least=WIDE),
-        Column("waits for, or error", lambda job: job.waits_for or job.error or job.unreadable_why or ""),
+        Column("waits for, or error", _what_of_it),
     ],
 )
 

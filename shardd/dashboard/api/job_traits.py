@@ -6,12 +6,14 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from shardd.config.transports.definition import KINDS
 from shardd.errors import ErrorClass
 from shardd.pacing import CLASSES
 from shardd.queue.job_admin import Traits
 from shardd.states import JobState
 
 JobClass: Final[Any] = Literal[CLASSES]
+JobKind: Final[Any] = Literal[KINDS]
 
 
 class JobTraits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"job_class": "class"}):
@@ -24,6 +26,9 @@ class JobTraits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename
     error_class: ErrorClass | None = None
     order_group: str | None = None
     reference: str | None = None
+    kind: JobKind | None = None
+    revokes_campaign: str | None = None
+    """Only revocations of messages of this campaign; they themselves are in none."""
 
 
 def traits_of(given: JobTraits) -> Traits:
@@ -36,4 +41,6 @@ def traits_of(given: JobTraits) -> Traits:
         error_class=None if given.error_class is None else given.error_class.value,
         order_group=given.order_group,
         reference=given.reference,
+        kind=given.kind,
+        revokes_campaign=given.revokes_campaign,
     )

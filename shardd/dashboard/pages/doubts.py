@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from shardd.config.transports.definition import KINDS
 from shardd.dashboard import fields
 from shardd.dashboard.job_acts import (
     NOT_SENT_NAME,
@@ -71,6 +72,7 @@ def routes(site: Site) -> list[web.RouteDef]:
             first=fields.link("/doubts", given) if after else None,
             classes=CLASSES,
             error_classes=list(ErrorClass),
+            kinds=KINDS,
             decisions=[(name, words, QUESTIONS[name]) for name, words in DECISIONS.items()],
             all_of_them={
                 words: fields.link(f"/jobs/all/{name}", {**given, "state": JobState.IN_DOUBT.value})

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from shardd.config.transports.definition import KINDS
 from shardd.dashboard import fields
 from shardd.dashboard.job_acts import (
     CANCEL_NAME,
@@ -53,7 +54,12 @@ TITLES: Final = {
 
 FIELDS: Final = ("recipient", "group", *given_of(Traits()), "waits_for", "unreadable")
 """Those of the form of the list."""
-CHOICES: Final[Mapping[str, Any]] = {"states": list(JobState), "classes": CLASSES, "error_classes": list(ErrorClass)}
+CHOICES: Final[Mapping[str, Any]] = {
+    "states": list(JobState),
+    "classes": CLASSES,
+    "error_classes": list(ErrorClass),
+    "kinds": KINDS,
+}
 
 
 def routes(site: Site) -> list[web.RouteDef]:

@@ -46,6 +46,7 @@ CREATE VIEW shardd.all_outcomes AS
 -- Finished jobs that an operator may bring back, with the obstacle, if there is one, in one word.
 CREATE VIEW shardd.retries AS
     SELECT a.id, a.state, a.settled_at, a.settled_xid, a.device_id, a.class, a.campaign, a.order_group, a.reference, a.error_class,
+           a.kind, a.revokes,
            CASE WHEN a.device_group IS NULL AND (d.id IS NULL OR d.removed_at IS NOT NULL) THEN 'device'
                 WHEN a.device_group IS NOT NULL AND g.id IS NULL THEN 'group'
                 WHEN a.campaign IS NOT NULL AND coalesce(c.state, 'cancelled') = 'cancelled' THEN 'campaign'

@@ -42,6 +42,7 @@ CREATE FUNCTION shardd.revocation_stands(job_id bigint) RETURNS boolean LANGUAGE
 -- are for operators: of a producer's INSERT, a repeated one is refused by allow_one_revocation, and one to who opted out ends as such.
 CREATE VIEW shardd.revocable AS
     SELECT a.id, a.state, a.settled_at, a.settled_xid, a.device_id, a.class, a.campaign, a.order_group, a.reference, a.error_class, a.message_id,
+           a.kind, a.revokes,
            CASE WHEN a.kind = 'revoke' THEN 'revocation'
                 WHEN a.message_id IS NULL THEN CASE a.state WHEN 'sent' THEN 'no_id' ELSE 'in_doubt' END
                 WHEN d.id IS NULL OR d.removed_at IS NOT NULL THEN 'device'

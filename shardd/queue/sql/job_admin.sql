@@ -1,7 +1,8 @@
 -- What an operator asks and does about jobs, through `shardd job`, and numbers that take reading whole tables.
 
 -- name: job_filter
--- The filters of an operator's question about jobs; NULL filters pass everything.
+-- The filters of an operator's question about jobs; NULL filters pass everything. `revokes_campaign`: of which campaign the message was that
+-- the job deletes. The name `revokes` is the job's in the inner query, where the archive is not in sight.
 (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
    AND (%(state)s::text IS NULL OR state = %(state)s)
    AND (%(device_ids)s::text[] IS NULL OR device_id = ANY (%(device_ids)s::text[]))
@@ -9,7 +10,10 @@
    AND (%(job_class)s::text IS NULL OR class = %(job_class)s)
    AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
    AND (%(order_group)s::text IS NULL OR order_group = %(order_group)s)
-   AND (%(reference)s::text IS NULL OR reference = %(reference)s);
+   AND (%(reference)s::text IS NULL OR reference = %(reference)s)
+   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+   AND (%(revokes_campaign)s::text IS NULL OR revokes IS NOT NULL AND %(revokes_campaign)s = (
+       SELECT m.campaign FROM (SELECT revokes AS message) d JOIN shardd.archive m ON m.id = d.message LIMIT 1));
 
 -- name: id_window
 -- The ids that one of several statements looks at; NULL: no bound.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.acceptance.dashboard.looks import is_fit_for_all, is_said, press
+from tests.acceptance.dashboard.looks import end, is_fit_for_all, is_said, press, waiting
 from tests.fixtures.api import MakeProgram
+from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 
 ADD = (
@@ -52,11 +53,54 @@ async def test_the_messages_of_a_campaign_are_revoked_and_the_page_says_which_ca
     await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
     await page.goto(f"{site}/campaigns/spring")
     await expect(main).to_contain_text("2 sent")
+    await are_found_apart(site, daemon, producer, page, spring[:2])
     words = "revoking 2 jobs; 1 job (3): the recipient opted out"
-    assert acts(producer) == [
+    assert acts(producer)[:2] == [
         ("revoke", "campaign spring", "", "begun"),
         ("revoke", "campaign spring", words, "done"),
     ]
+
+
+async def are_found_apart(site: str, daemon: Daemon, producer: Producer, page: Page, messages: list[int]) -> None:
+    """Revocations among other jobs: from the campaign's numbers, in the list, in doubt, and by a command."""
+    shardd = Command(daemon.config_file)
+    revocations = [
+        producer.execute("SELECT revoked_by FROM shardd.outcomes WHERE id = %s", one)[0][0] for one in messages
+    ]
+    rows, listed = page.locator("tbody tr"), page.get_by_role("region", name="Jobs")
+    await page.locator("dd", has_text="2 sent").get_by_role("link", name="2 sent").click()
+    await expect(rows).to_have_count(2)
+    for revocation, message in zip(revocations, messages, strict=True):
+        await expect(listed).to_contain_text(f"{revocation}revocation of {message}")
+    await is_fit_for_all(page)
+    await page.goto(f"{site}/jobs?kind=text&state=sent")
+    await expect(rows).to_have_count(3)
+    await expect(listed).not_to_contain_text("revocation of")
+    # A message and a revocation come in doubt.
+    (message,) = waiting(producer, 1)
+    await producer.until_finished(daemon, 6)
+    producer.execute("UPDATE shardd.devices SET paused_at = now()")
+    producer.execute("INSERT INTO shardd.jobs (kind, revokes) VALUES ('revoke', %s)", message)
+    waiting(producer, 1)
+    doubts = [row[0] for row in producer.execute("SELECT id FROM shardd.jobs WHERE campaign IS NULL ORDER BY id")]
+    end(producer, doubts, "in_doubt", "its worker died", "worker")
+    await page.goto(f"{site}/doubts")
+    await expect(rows).to_have_count(2)
+    await page.get_by_label("Kind").select_option("revocation")
+    await page.get_by_role("button", name="Show").click()
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text(f"{doubts[0]}revocation of {message}")
+    await page.get_by_role("button", name="Not sent …").click()
+    await press(page, "Record as not sent: 1 job")
+    await is_said(page, "resolved 1 job")
+
+    shown = (await shardd("campaign", "show", "spring")).out
+    assert "shardd job list --revokes-campaign=spring" in shown
+    found = await shardd("job", "list", "--revokes-campaign=spring", "--json")
+    assert [one["id"] for one in found.json] == revocations[::-1]
+    found = await shardd("job", "list", "--kind=revoke", "--state=failed")
+    assert f"revokes {message}; not sent: decided" in " ".join(found.out.split())
+    assert (await shardd("job", "list", "--revokes-campaign=autumn")).code == 64
 
 
 async def test_a_job_is_revoked_and_tells_its_story(
@@ -103,6 +147,9 @@ async def test_a_token_revokes(
     assert (await operate.post("/campaigns/autumn/revoke")).status == 404
     assert (await look.post(f"/jobs/{second}/revoke")).status == 403
     await producer.until_finished(daemon, 5)
+    of_spring = (await look.get("/jobs?revokes_campaign=spring&kind=revoke")).json["jobs"]
+    assert [one["revokes"] for one in of_spring] == [second, first]
+    assert (await look.get("/jobs?revokes_campaign=autumn")).json["jobs"] == []
     shown = (await look.get(f"/jobs/{first}")).json
     assert (shown["revocation_state"], shown["revoked_at"] is None) == ("sent", False)
     # A program that sends has the column of the INSERT.
