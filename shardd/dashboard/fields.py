@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +12,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from shardd.errors import UsageError
+from shardd.postgres.snapshots import Snapshot
 
 LONGEST: Final = 200
 """Characters of a value."""
@@ -23,7 +23,6 @@ QUOTED: Final = 40
 BIGGEST_ID: Final = 2**63 - 1
 LONGEST_SNAPSHOT: Final = 5000
 """Characters of a snapshot, which names each open transaction that had written; of an address, at most 8,190 are read."""
-_SNAPSHOT: Final = re.compile("[0-9]{1,18}:[0-9]{1,18}:([0-9]{1,18}(,[0-9]{1,18})*)?")
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -96,14 +95,9 @@ def snapshot(values: Mapping[str, Any], name: str) -> str | None:
     value = text(values, name, longest=LONGEST_SNAPSHOT)
     if value is None:
         return None
-    if _SNAPSHOT.fullmatch(value):
-        oldest, next_one, *open_ones = map(int, re.findall("[0-9]+", value))
-        if (
-            0 < oldest <= next_one
-            and open_ones == sorted(open_ones)
-            and all(oldest <= one < next_one for one in open_ones)
-        ):
-            return value
+    with suppress(ValueError):
+        Snapshot.read(value)
+        return value
     raise FieldError(name, f"{name} is {value[:QUOTED]!r}: load the page again, and press the button there")
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shardd.postgres.servers import Connection
+from shardd.postgres.snapshots import Snapshot
 from shardd.queue.campaigns import CampaignDetails, CampaignRow, CampaignTitle, DeviceShare, Pool
 from shardd.queue.queries import Params, Record, Statements, first, rows_of
 
@@ -90,7 +91,7 @@ class CampaignCounts(Statements):
 
     async def details(self, campaign: str, zone: str) -> CampaignDetails | None:
         """One campaign by device, or None; `zone`: the time zone of devices without one."""
-        async with self._snapshot() as connection:
+        async with self._snapshot() as (connection, snapshot):
             title = await self._title(connection, campaign)
             if title is None:
                 return None
@@ -110,16 +111,17 @@ class CampaignCounts(Statements):
             sorted(shares, key=lambda share: (-share.waiting, -share.sent, share.device_id is None, share.device_id)),
             [Pool(jobs=jobs, **group) for group in groups if (jobs := pools[group["device_group"]])],
             dict(revocations.most_common()),
+            snapshot,
         )
 
     async def totals(self, campaign: str) -> CampaignDetails | None:
         """One campaign with all its devices as one share, or None."""
-        async with self._snapshot() as connection:
+        async with self._snapshot() as (connection, snapshot):
             title = await self._title(connection, campaign)
             if title is None:
                 return None
             counted, _ = await self._count(connection, campaign, by_device=False)
-        return CampaignDetails(title, [counted[None].share(_NO_DEVICE)], [])
+        return CampaignDetails(title, [counted[None].share(_NO_DEVICE)], [], snapshot=snapshot)
 
     async def _count(
         self, connection: Connection, campaign: str, *, by_device: bool
@@ -157,12 +159,13 @@ class CampaignCounts(Statements):
         return found
 
     @asynccontextmanager
-    async def _snapshot(self) -> AsyncGenerator[Connection]:
+    async def _snapshot(self) -> AsyncGenerator[tuple[Connection, Snapshot]]:
         async with self._database.connection(timeout=LONGEST) as connection, connection.transaction():
             await connection.execute(self._database.queries["one_snapshot"])
             await connection.execute(self._database.queries["plan_for_values"])
             await connection.execute(self._database.queries["pages_by_index"])
-            yield connection
+            (row,) = await self._rows(connection, "snapshot", {})
+            yield connection, Snapshot.read(row["snapshot"])
 
     async def _title(self, connection: Connection, campaign: str) -> CampaignTitle | None:
         query = self._database.queries["campaign_title"]

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from shardd.postgres.snapshots import Snapshot
 from shardd.queue.queries import Changes, Record, Statements, changes_of, first, rows_of
 from shardd.queue.records import Campaign
 from shardd.words import count
@@ -130,6 +131,8 @@ class CampaignDetails:
     pools: Sequence[Pool]
     revocations: Mapping[str, int] = field(default_factory=dict)
     """How many revocations of its messages are in which state."""
+    snapshot: Snapshot | None = None
+    """In which it was counted."""
 
 
 @dataclass(frozen=True, slots=True)

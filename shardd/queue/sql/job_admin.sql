@@ -34,7 +34,7 @@
 
 -- name: snapshot
 -- Which transactions are visible now, as text.
-SELECT pg_current_snapshot()::text;
+SELECT pg_current_snapshot()::text AS snapshot;
 
 -- name: live_jobs
 -- The queue, with its jobs' states in words.
