@@ -100,6 +100,7 @@ async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerat
         await linking.close()
         await api.close()
         await listener.close()
+        await site.audit.close()
         await sending.close()
         await database.close()
 

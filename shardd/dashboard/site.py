@@ -199,6 +199,10 @@ class Site:
         """Write to the audit log that somebody signed in or out, which may happen often."""
         await self.audit.signed(actor, self._address(), act, detail)
 
+    async def not_signed(self, actor: Actor, act: str, detail: str, *, why: str) -> None:
+        """Write to the audit log that somebody could not sign in."""
+        await self.audit.record_late(actor, self._address(), act, detail, result=why)
+
     async def refused(self, actor: Actor, target: str, detail: str = "", *, why: str) -> None:
         """Write to the audit log that somebody was refused, which may happen often."""
         await self.audit.refuse(actor, self._address(), CURRENT.get()[ACT], target, detail, why=why)

@@ -63,9 +63,9 @@ class Act(NewAct):
 class Acts(Statements):
     """Raises DatabaseError."""
 
-    async def record(self, new: NewAct, *, began: int | None = None) -> None:
-        """Add one; `began`: the id of the one that begins it."""
-        await self._database.execute("record_act", {**_kept(new), "began": began})
+    async def record(self, new: NewAct, *, began: int | None = None, age: float = 0.0) -> None:
+        """Add one that happened `age` seconds ago; `began`: the id of the one that begins it."""
+        await self._database.execute("record_act", {**_kept(new), "began": began, "age": age})
 
     async def begin(self, new: NewAct) -> int:
         """Add one that is under way; returns its id."""

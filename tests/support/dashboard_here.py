@@ -14,16 +14,16 @@ from tests.support.visitor import USERS
 
 
 @asynccontextmanager
-async def dashboard_here(dsn: str, state_dir: Path, connect_timeout: float = 5.0) -> AsyncIterator[str]:
-    """Serve it to `USERS` during the block, which gets its address."""
+async def dashboard_here(dsn: str, state_dir: Path, patience: float = 5.0) -> AsyncIterator[str]:
+    """Serve it to `USERS` during the block, which gets its address. `patience`: seconds for a connection, and for a statement."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setblocking(False)
     listen = f"127.0.0.1:{listening.getsockname()[1]}"
     setup = DashboardSetup(
         node="here",
         dsn=dsn,
-        connect_timeout=connect_timeout,
-        statement_timeout=30.0,
+        connect_timeout=patience,
+        statement_timeout=patience,
         control_socket=str(state_dir / "nobody.sock"),
         log_level="info",
         log_format="json",

@@ -148,7 +148,7 @@ class _Doors:
     async def _failed(self, who: _Somebody, why: str) -> None:
         more = self._ration.take()
         if more is not None:
-            await self._site.acted(who, "sign in", detail=f"and {more:,} more before" if more else "", result=why)
+            await self._site.not_signed(who, "sign in", f"and {more:,} more before" if more else "", why=why)
 
     def _token(self, request: web.Request) -> str | None:
         """None: no supervisor of this node has made it."""

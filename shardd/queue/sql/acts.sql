@@ -1,10 +1,10 @@
 -- What people did by the dashboard and by commands.
 
 -- name: record_act
--- Adds an act; `began`: the one that begins it, which is not under way any more.
+-- Adds an act that happened `age` seconds ago; `began`: the one that begins it, which is not under way any more.
 WITH ended AS (DELETE FROM shardd.acts_under_way WHERE act = %(began)s::bigint)
-INSERT INTO shardd.acts (who, how, address, act, target, detail, result, node)
-VALUES (%(who)s, %(how)s, %(address)s, %(act)s, %(target)s, %(detail)s, %(result)s, %(node)s);
+INSERT INTO shardd.acts (at, who, how, address, act, target, detail, result, node)
+VALUES (now() - make_interval(secs => %(age)s), %(who)s, %(how)s, %(address)s, %(act)s, %(target)s, %(detail)s, %(result)s, %(node)s);
 
 -- name: begin_act
 -- Adds an act that is under way. Returns its id.
