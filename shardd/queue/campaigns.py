@@ -17,6 +17,8 @@ from shardd.queue.queries import Changes, Record, Statements, changes_of, first,
 from shardd.queue.records import Campaign
 from shardd.words import count
 
+WEIGHTS: Final = (0.001, 1000.0)
+"""The least and the largest weight."""
 FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 """Why nothing more can be done with a campaign."""
 
@@ -183,6 +185,20 @@ class CampaignTerms:
     label: str | None = None
     weight: float | None = None
     device_cap: int | None = None
+
+    @property
+    def words(self) -> str:
+        """Those that are given, for the audit log."""
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value is not None)
+
+    def are_of(self, campaign: CampaignTitle) -> bool:
+        """Whether a campaign is what `CampaignAdmin.add` with these terms would have made."""
+        weight = 1.0 if self.weight is None else self.weight
+        return (campaign.label, campaign.weight, campaign.device_cap) == (
+            self.label or None,
+            weight,
+            self.device_cap or None,
+        )
 
 
 class CampaignAdmin(Statements):

@@ -48,6 +48,7 @@ from shardd.queue.campaign_counts import CampaignCounts
 from shardd.queue.campaign_progress import Progress, campaign_json, progress_of
 from shardd.queue.campaigns import (
     FINAL,
+    WEIGHTS,
     CampaignAdmin,
     CampaignDetails,
     CampaignJobs,
@@ -65,7 +66,7 @@ from shardd.queue.queries import Changes, Queries
 from shardd.states import FINISHED, JobState
 from shardd.words import ago, count, moment_text
 
-WEIGHT: Final = Number(low=0.001, high=1000.0, what="one such as 2 or 0.5")
+WEIGHT: Final = Number(low=WEIGHTS[0], high=WEIGHTS[1], what="one such as 2 or 0.5")
 TOP: Final = 10
 """Devices that `show` lists; all of them are in its JSON."""
 NARROW: Final = 70
@@ -143,7 +144,7 @@ def add(*, ids: list[str], paused: bool, config: Config, **terms: Any) -> None:
 
     added, there = change(config, "campaign", work, changed=itemgetter(0))
     cancelled = [row.id for row in there if row.state == CampaignState.CANCELLED]
-    differs = [row.id for row in there if row.id not in cancelled and not _agrees(row, wanted)]
+    differs = [row.id for row in there if row.id not in cancelled and not wanted.are_of(row)]
     if added:
         say(f"added {count(len(added), 'campaign')}")
     if same := [row.id for row in there if row.id not in (*cancelled, *differs)]:
@@ -167,7 +168,7 @@ def set_(*, ids: list[str], config: Config, **terms: Any) -> None:
         raise UsageError("say what to change: --label, --weight or --device-cap")
     zone = config.pacing.timezone
     done = change_some(
-        config, "campaign", lambda database: CampaignAdmin(database).change(ids, wanted, zone), _terms_words(wanted)
+        config, "campaign", lambda database: CampaignAdmin(database).change(ids, wanted, zone), wanted.words
     )
     report_changes("changed", "campaign", done, {_UNKNOWN: without(ids, done.found)})
 
@@ -292,18 +293,6 @@ def _set_state(past: str, ids: list[str], state: CampaignState, why: str | None,
         config, "campaign", work, changed=lambda result: result[0].changed, detail=lambda _: why or ""
     )
     report_changes(past, "campaign", done, {_UNKNOWN: without(ids, done.found, others), FINAL: others})
-
-
-def _terms_words(terms: CampaignTerms) -> str:
-    """What is changed, for the audit log."""
-    given = {"label": terms.label, "weight": terms.weight, "device_cap": terms.device_cap}
-    return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-
-
-def _agrees(row: CampaignRow, terms: CampaignTerms) -> bool:
-    """Whether a campaign is what `add` with these terms would have made."""
-    weight = 1.0 if terms.weight is None else terms.weight
-    return (row.label, row.weight, row.device_cap) == (terms.label or None, weight, terms.device_cap or None)
 
 
 def _named(campaigns: list[CampaignJobs]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from shardd.dashboard.api.campaign_acts import CampaignActs
 from shardd.dashboard.api.document import document_of
 from shardd.dashboard.api.event_stream import EventStreams
 from shardd.dashboard.api.events import EventCalls, EventWaits
@@ -36,6 +37,7 @@ class Api:
         self._streams = EventStreams(sending, self._guard, self._waiting)
         self._jobs = JobCalls(site, sending)
         self._looking = LookCalls(site, numbers)
+        self._campaigns = CampaignActs(site, self._looking)
         self._many_jobs = ManyJobsCalls(site)
         self._operating = OperateCalls(site, self._looking)
         self._site = site
@@ -48,6 +50,7 @@ class Api:
             *self._events.operations(),
             *self._streams.operations(),
             *self._looking.operations(),
+            *self._campaigns.operations(),
             *self._many_jobs.operations(),
             *self._operating.operations(),
             *self._about_itself(),

@@ -19,10 +19,11 @@ from shardd.dashboard.api.models import (
     Devices,
     Nodes,
     OptOuts,
+    WebhookFailures,
     Webhooks,
 )
 from shardd.dashboard.api.operations import LOOK, Call, Nothing, Operation
-from shardd.dashboard.api.problems import COUNTING, NO_SUCH, SUPERVISOR, Kind, ProblemError
+from shardd.dashboard.api.problems import CONFLICT, COUNTING, NO_SUCH, SUPERVISOR, Kind, ProblemError
 from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
@@ -71,6 +72,12 @@ class CampaignFilter(msgspec.Struct, forbid_unknown_fields=True):
     limit: Limit = 100
 
 
+class FailureFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """How many."""
+
+    limit: Limit = 100
+
+
 class OptOutFilter(msgspec.Struct, forbid_unknown_fields=True):
     """Which opt-outs."""
 
@@ -110,6 +117,14 @@ class LookCalls:
                 "events in between, while somebody looks at the pages.",
             ),
             _looking("/webhooks", self.webhooks, Webhooks, "List webhooks", SUPERVISOR),
+            _looking(
+                "/webhooks/{webhook}/failures",
+                self.webhook_failures,
+                WebhookFailures,
+                "List events of a webhook that were set aside, newest first",
+                NO_SUCH,
+                query=FailureFilter,
+            ),
             _looking("/opt-outs", self.opt_outs, OptOuts, "List opt-outs", query=OptOutFilter),
         ]
 
@@ -127,7 +142,7 @@ class LookCalls:
     async def devices(self, call: Call) -> Any:
         """As `shardd device list`."""
         asked: DeviceFilter = call.query
-        settings = await self._settings()
+        settings = await self.settings()
         question = DeviceQuestion(
             state=asked.state, transport=asked.transport, device_group=asked.group, search=asked.search
         )
@@ -140,7 +155,7 @@ class LookCalls:
 
     async def device(self, call: Call) -> Any:
         """As `shardd device show`."""
-        settings = await self._settings()
+        settings = await self.settings()
         found = await self.find_device(self._site.database, call.path("device"), settings.warm_days)
         return _device(found, settings) | outlook_json(await self._outlook(found, settings))
 
@@ -189,7 +204,7 @@ class LookCalls:
 
     async def webhooks(self, _: Call) -> Any:
         """As `shardd webhook list`."""
-        configured = (await self._settings()).node.webhooks
+        configured = (await self.settings()).node.webhooks
         rows = {row.name: row for row in await WebhookAdmin(self._site.database).all()}
         found = []
         for name in sorted({*rows, *configured}):
@@ -197,13 +212,23 @@ class LookCalls:
             found.append(webhook_json(name, state_of(row, configured=name in configured), row))
         return {"webhooks": found}
 
+    async def webhook_failures(self, call: Call) -> Any:
+        """As `shardd webhook failed`."""
+        name, asked = call.path("webhook"), call.query
+        admin = WebhookAdmin(self._site.database)
+        found = await admin.failures(name, asked.limit)
+        if not found and name not in {row.name for row in await admin.all(1)}:
+            raise no_webhook(name)
+        return {"failures": found}
+
     async def opt_outs(self, call: Call) -> Any:
         """As `shardd opt-out list`."""
         asked: OptOutFilter = call.query
         admin = OptOutAdmin(self._site.database)
         return {"opt_outs": await admin.newest(asked.limit, source=asked.source, device_id=asked.device)}
 
-    async def _settings(self) -> Settings:
+    async def settings(self) -> Settings:
+        """What the config in effect says. Raises ProblemError."""
         try:
             return await self._site.supervisor.settings()
         except SharddError as error:
@@ -221,6 +246,19 @@ class LookCalls:
 
 def _device(device: DeviceRow, settings: Settings) -> dict[str, Any]:
     return device_json(device, settings.pacing, shards=settings.node.shards, visit_every=settings.node.visit_every)
+
+
+def no_webhook(name: str) -> ProblemError:
+    """There is none of this name."""
+    words = f"webhook {name} is unknown; the others: shardd webhook list"
+    return ProblemError(NO_SUCH, words, field="webhook", value=name)
+
+
+def not_begun(name: str) -> ProblemError:
+    """It is in the config, and no daemon has read that yet."""
+    fix = "reload or restart shardd"
+    words = f"webhook {name} has not begun yet: the running shardd has not read this config; {fix}"
+    return ProblemError(CONFLICT, words, field="webhook", value=name, fix=fix)
 
 
 def _no_campaign(name: str) -> ProblemError:

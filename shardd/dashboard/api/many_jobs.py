@@ -13,24 +13,23 @@ import msgspec
 from msgspec import Meta
 
 from shardd.dashboard import fields
+from shardd.dashboard.api.acting import act_in_parts, act_operation
 from shardd.dashboard.api.job_traits import JobTraits, traits_of
 from shardd.dashboard.api.models import struct_of
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
 from shardd.dashboard.api.problems import (
     BROKEN_OFF,
     CONFLICT,
-    DATABASE,
     INVALID,
     MALFORMED,
-    UNSURE,
     Kind,
     ProblemError,
 )
 from shardd.dashboard.api.reading import SHOWN, read_body
 from shardd.dashboard.fields import LONGEST_SNAPSHOT
-from shardd.dashboard.job_acts import PATIENCE, act_on_many
+from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError, UnsureError, UsageError
+from shardd.errors import SharddError, UsageError
 from shardd.queue.bulk_actions import (
     CANCEL,
     OBSTACLES,
@@ -38,14 +37,13 @@ from shardd.queue.bulk_actions import (
     REVOKE,
     BulkAction,
     Choice,
-    Report,
     meant_by,
     resolving,
     unseen,
     warning_of,
 )
 from shardd.queue.job_admin import JobAdmin, JobCount, Traits
-from shardd.queue.recorded_jobs import BrokenOffError, ManyJobs, jobs_with, report_words
+from shardd.queue.recorded_jobs import jobs_with, report_words
 from shardd.queue.trait_names import check_names
 from shardd.states import JobState
 
@@ -218,33 +216,19 @@ class ManyJobsCalls:
                 answer=Count,
                 problems=(INVALID,),
             ),
-            Operation(
-                method="POST",
-                path=f"{ALL}/{act}",
-                name=handle.__name__,
-                summary=summary,
+            act_operation(
+                f"{ALL}/{act}",
+                act,
+                handle,
+                summary,
+                body,
+                required=True,
                 about=f"`snapshot` is that of the count (GET). As many as are found in {PATIENCE:g} seconds: with `unfinished`, "
                 "repeat the request as it is. At least one trait is needed.",
-                may=OPERATE,
-                act=act,
-                handle=handle,
-                body=body,
+                problems=(BROKEN_OFF,),
                 answer=ActedOnJobs,
-                problems=(CONFLICT, INVALID, UNSURE, BROKEN_OFF),
             ),
         ]  # fmt: skip
-
-
-async def act_in_parts(site: Site, call: Call, action: BulkAction, many: ManyJobs) -> Report:
-    """Act on many jobs, recorded. Raises ProblemError and SharddError."""
-    try:
-        return await act_on_many(site, call.caller, action, many)
-    except BrokenOffError as error:  # recorded
-        kind = BROKEN_OFF if error.handled else DATABASE
-        raise ProblemError(UNSURE if isinstance(error.why, UnsureError) else kind, str(error)) from error
-    except SharddError as error:
-        await site.failed(call.caller, many.target, error=error)
-        raise
 
 
 def _read_snapshot(given: str, now: str) -> str:

@@ -10,23 +10,27 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from shardd.config.pacing import LIMIT
 from shardd.dashboard.fields import MOST_WHY
 from shardd.pacing import Pace
 from shardd.plain import RENAMED
 from shardd.queue import leases, opt_outs
 from shardd.queue.campaign_progress import Progress
-from shardd.queue.campaigns import CampaignRow, DeviceShare, Pool
+from shardd.queue.campaigns import WEIGHTS, CampaignRow, DeviceShare, Pool
 from shardd.queue.columns import GIVEN
 from shardd.queue.devices import DeviceRow
 from shardd.queue.events import EventRow
 from shardd.queue.records import JobRow, WholeJob
 from shardd.queue.sending import OUTCOME
-from shardd.queue.webhooks import WebhookRow
+from shardd.queue.webhooks import FailureRow, WebhookRow
 from shardd.supervisor.scheduling.device_json import INNER
 from shardd.supervisor.scheduling.outlook import ClassOutlook
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Small = Annotated[int, Meta(ge=-(2**15), le=2**15 - 1)]
+CAMPAIGN_ID: Final = "[A-Za-z0-9][A-Za-z0-9._:+@-]{0,63}"
+MOST_LABEL: Final = 200
+"""Characters of a campaign's label."""
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 """As it was written: PostgreSQL reads it, with every digit of its numbers."""
 _GIVEN_TYPES: Final[dict[str, Any]] = {
@@ -125,6 +129,7 @@ Webhook: Final = msgspec.defstruct(
     ],
     namespace={"__doc__": "A webhook; without its progress when no daemon has read the config that has it yet."},
 )
+WebhookFailure: Final = struct_of(FailureRow, "WebhookFailure")
 OptOut: Final = struct_of(opt_outs.OptOut, "OptOut")
 
 
@@ -236,6 +241,12 @@ class Webhooks(msgspec.Struct):
     webhooks: list[Webhook]  # type: ignore[valid-type]  # made of a row
 
 
+class WebhookFailures(msgspec.Struct):
+    """Events that the receiver of a webhook rejected for good, newest first."""
+
+    failures: list[WebhookFailure]  # type: ignore[valid-type]  # made of a row
+
+
 class OptOuts(msgspec.Struct):
     """Opt-outs, newest first."""
 
@@ -247,6 +258,24 @@ class Why(msgspec.Struct, forbid_unknown_fields=True):
 
     why: Annotated[str, Meta(max_length=MOST_WHY)] | None = None
     """For people: shown as the reason."""
+
+
+class Terms(msgspec.Struct, forbid_unknown_fields=True):
+    """The terms of a campaign; what is left out, or null, is not changed."""
+
+    label: Annotated[str, Meta(max_length=MOST_LABEL)] | None = None
+    """For people."""
+    weight: Annotated[float, Meta(ge=WEIGHTS[0], le=WEIGHTS[1])] | None = None
+    """Its share of a device, relative to other campaigns; 1 at first."""
+    device_cap: Annotated[int, Meta(ge=LIMIT.low, le=LIMIT.high)] | None = None
+    """Messages per device and day; 0: no cap of its own."""
+
+
+class NewCampaign(Terms, forbid_unknown_fields=True, kw_only=True):
+    """A campaign to begin."""
+
+    id: Annotated[str, Meta(extra_json_schema={"pattern": f"^{CAMPAIGN_ID}$"})]
+    paused: bool = False
 
 
 class NewOptOut(msgspec.Struct, forbid_unknown_fields=True):

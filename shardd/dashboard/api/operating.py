@@ -1,23 +1,24 @@
-"""What tokens that operate may do: the acts of the pages and commands, by the same calls, and in the audit log."""
+"""What tokens that operate may do: the acts of the pages and commands, by the same calls, and in the audit log.
+
+Those on campaigns are in `campaign_acts`, those on many jobs in `many_jobs`, and pairing links in `phones`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from shardd.dashboard.api.looking import LookCalls
-from shardd.dashboard.api.many_jobs import act_in_parts
+from shardd.dashboard.api.acting import act_operation, acted, recorded
+from shardd.dashboard.api.looking import LookCalls, no_webhook, not_begun
 from shardd.dashboard.api.models import Acted, Decision, NewOptOut, Retry, Why
-from shardd.dashboard.api.operations import OPERATE, Call, Operation
-from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, INVALID, NO_SUCH, UNSURE, Kind, ProblemError
+from shardd.dashboard.api.operations import Call, Operation
+from shardd.dashboard.api.problems import CONFLICT, INVALID, NO_SUCH, SUPERVISOR, ProblemError
 from shardd.dashboard.api.reading import read_body
-from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.opting_out import EMPTY, MOST_NOTE, MOST_NUMBER, OPT_OUT, PERSON, opt_out
 from shardd.dashboard.site import Site
 from shardd.errors import SharddError, UsageError
 from shardd.plain import plain
-from shardd.queue.acts import ALREADY, DONE, nothing_to_do
 from shardd.queue.bulk_actions import (
     CANCEL,
     RETRY,
@@ -30,14 +31,13 @@ from shardd.queue.bulk_actions import (
     resolving,
     warning_of,
 )
-from shardd.queue.campaigns import CampaignAdmin, CampaignState
 from shardd.queue.devices import DeviceAdmin
 from shardd.queue.job_admin import JobAdmin, Traits
-from shardd.queue.queries import Changes, Queries
-from shardd.queue.recorded_jobs import jobs_of, report_words
+from shardd.queue.queries import Queries
 from shardd.queue.records import WholeJob
+from shardd.queue.webhooks import WebhookAdmin
+from shardd.words import count
 
-FINAL: Final = "cancelled, and that is final; begin a new one under another id"
 _STALE: Final = (
     "`settled_at` is that of the job as it was shown, with every digit. If the job has ended once more since then, what is known "
     "is about the attempt before: nothing is done, and the problem says how the job is now."
@@ -55,29 +55,11 @@ class OperateCalls:
 
     def operations(self) -> list[Operation]:
         """See the module."""
-        device, campaign, job = "/devices/{device}", "/campaigns/{campaign}", "/jobs/{job}"
+        device, job = "/devices/{device}", "/jobs/{job}"
         return [
-            _act(f"{device}/pause", "pause", self.pause_device, "Pause a device; its jobs wait", Why),
-            _act(f"{device}/resume", "resume", self.resume_device, "Resume a paused device"),
-            _act(f"{campaign}/pause", "pause", self.pause_campaign, "Pause a campaign; its jobs wait", Why),
-            _act(f"{campaign}/resume", "resume", self.resume_campaign, "Resume a paused campaign"),
-            _act(
-                f"{campaign}/cancel",
-                "cancel",
-                self.cancel_campaign,
-                "Cancel a campaign for good; its waiting jobs end unsent",
-                Why,
-            ),
-            _act(
-                f"{campaign}/revoke",
-                "revoke",
-                self.revoke_campaign,
-                "Delete the sent messages of a campaign for everyone",
-                problems=(BROKEN_OFF,),
-                about=f"As many as are found in {PATIENCE:g} seconds; repeat it until `done` is false. What waits is still "
-                "sent: pause or cancel the campaign first.",
-            ),
-            _act(
+            act_operation(f"{device}/pause", "pause", self.pause_device, "Pause a device; its jobs wait", Why),
+            act_operation(f"{device}/resume", "resume", self.resume_device, "Resume a paused device"),
+            act_operation(
                 f"{job}/retry",
                 "retry",
                 self.retry_job,
@@ -86,8 +68,8 @@ class OperateCalls:
                 required=True,
                 about=_STALE,
             ),
-            _act(f"{job}/cancel", "cancel", self.cancel_job, "Cancel a waiting job"),
-            _act(
+            act_operation(f"{job}/cancel", "cancel", self.cancel_job, "Cancel a waiting job"),
+            act_operation(
                 f"{job}/revoke",
                 "revoke",
                 self.revoke_job,
@@ -95,7 +77,7 @@ class OperateCalls:
                 about="A new job of the device that sent it does so; it is `revoked_by` of the job, and when it is sent, "
                 "WhatsApp has taken the deletion. Whether the recipient's app deletes the message is up to that app.",
             ),
-            _act(
+            act_operation(
                 f"{job}/resolve",
                 "resolve",
                 self.resolve_job,
@@ -104,7 +86,15 @@ class OperateCalls:
                 required=True,
                 about=_STALE,
             ),
-            _act(
+            act_operation(
+                "/webhooks/{webhook}/retry",
+                "retry",
+                self.retry_webhook,
+                "Try a failing or disabled webhook at once",
+                about="Events that were set aside are sent once more.",
+                problems=(SUPERVISOR,),
+            ),
+            act_operation(
                 "/opt-outs",
                 OPT_OUT,
                 self.add_opt_out,
@@ -120,7 +110,7 @@ class OperateCalls:
         why = read_body(Why, call.body).why
 
         async def work(name: str, database: Queries) -> Acted:
-            return _acted("device", name, await DeviceAdmin(database).pause([name], why), "paused")
+            return acted("device", name, await DeviceAdmin(database).pause([name], why), "paused")
 
         return await self._device(call, work, why or "")
 
@@ -128,52 +118,9 @@ class OperateCalls:
         """As `shardd device resume`."""
 
         async def work(name: str, database: Queries) -> Acted:
-            return _acted("device", name, await DeviceAdmin(database).resume([name]), "resumed")
+            return acted("device", name, await DeviceAdmin(database).resume([name]), "resumed")
 
         return await self._device(call, work)
-
-    async def pause_campaign(self, call: Call) -> Acted:
-        """As `shardd campaign pause`."""
-        why = read_body(Why, call.body).why
-
-        async def work(name: str, database: Queries) -> Acted:
-            changes = await CampaignAdmin(database).set_state([name], CampaignState.PAUSED, why)
-            return _acted("campaign", name, changes, "paused")
-
-        return await self._campaign(call, work, why or "")
-
-    async def resume_campaign(self, call: Call) -> Acted:
-        """As `shardd campaign resume`."""
-
-        async def work(name: str, database: Queries) -> Acted:
-            changes = await CampaignAdmin(database).set_state([name], CampaignState.RUNNING)
-            return _acted("campaign", name, changes, "resumed")
-
-        return await self._campaign(call, work)
-
-    async def cancel_campaign(self, call: Call) -> Acted:
-        """As `shardd campaign cancel`."""
-        why = read_body(Why, call.body).why
-
-        async def work(name: str, database: Queries) -> Acted:
-            ended = await CampaignAdmin(database).cancel([name], why)
-            return Acted(
-                done=bool(ended),
-                words=f"cancelled campaign {name}" if ended else f"campaign {name} was cancelled already",
-            )
-
-        return await self._campaign(call, work, why or "")
-
-    async def revoke_campaign(self, call: Call) -> Acted:
-        """As `shardd campaign revoke`."""
-        name = call.path("campaign")
-        try:
-            await self._looking.find_campaign(self._site.database, name)
-        except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, f"campaign {name}", error=error)
-            raise
-        report = await act_in_parts(self._site, call, REVOKE, jobs_of(name))
-        return Acted(done=report.done > 0, words=report_words(REVOKE, report))
 
     async def retry_job(self, call: Call) -> Acted:
         """As `shardd job retry`."""
@@ -192,6 +139,20 @@ class OperateCalls:
         """As `shardd job resolve`."""
         given = read_body(Decision, call.body)
         return await self._job(call, resolving(sent=given.sent, by=f"token {call.caller.user}"), shown=given.settled_at)
+
+    async def retry_webhook(self, call: Call) -> Acted:
+        """As `shardd webhook retry`."""
+        name = call.path("webhook")
+        configured = (await self._looking.settings()).node.webhooks
+
+        async def work(database: Queries) -> Acted:
+            again = await WebhookAdmin(database).ask_retry(name)
+            if again is None:
+                raise not_begun(name) if name in configured else no_webhook(name)
+            sent = f"; sent once more: {count(again, 'event')}" if again else ""
+            return Acted(done=True, words=f"webhook {name} is tried at once{sent}")
+
+        return await recorded(self._site, call, f"webhook {name}", "", work)
 
     async def add_opt_out(self, call: Call) -> Acted:
         """As `shardd opt-out add`."""
@@ -218,16 +179,7 @@ class OperateCalls:
             await self._looking.find_device(database, name)
             return await work(name, database)
 
-        return await self._recorded(call, f"device {name}", detail, all_of_it)
-
-    async def _campaign(self, call: Call, work: Work, detail: str = "") -> Acted:
-        name = call.path("campaign")
-
-        async def all_of_it(database: Queries) -> Acted:
-            await self._looking.find_campaign(database, name)
-            return await work(name, database)
-
-        return await self._recorded(call, f"campaign {name}", detail, all_of_it)
+        return await recorded(self._site, call, f"device {name}", detail, all_of_it)
 
     async def _job(
         self, call: Call, action: BulkAction, *, shown: datetime | None = None, even_in_doubt: bool = True
@@ -249,20 +201,7 @@ class OperateCalls:
                 raise ProblemError(kind, f"job {number}: {why}", field="job", value=str(number))
             return Acted(done=report.done > 0, words=done_words(action, report))
 
-        return await self._recorded(call, f"job {number}", action.decision, work)
-
-    async def _recorded(
-        self, call: Call, target: str, detail: str, work: Callable[[Queries], Awaitable[Acted]]
-    ) -> Acted:
-        """Do it in one transaction with its row of the audit log, or write there why not."""
-        try:
-            async with self._site.acting(call.caller, target, detail) as acting:
-                acted = await work(acting.database)
-                acting.result = DONE if acted.done else acted.words
-        except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, target, detail, error=error)
-            raise
-        return acted
+        return await recorded(self._site, call, f"job {number}", action.decision, work)
 
 
 def _refuse_stale(number: int, found: WholeJob | None, shown: datetime) -> None:
@@ -272,39 +211,3 @@ def _refuse_stale(number: int, found: WholeJob | None, shown: datetime) -> None:
     fix = "look at the job again, and send its settled_at as it is there, with every digit"
     words = f"job {number} is {found.state.replace('_', ' ')} since {plain(found.settled_at)}, and settled_at is {plain(shown)}"
     raise ProblemError(CONFLICT, f"{words}: {fix}", field="settled_at", value=plain(shown), fix=fix)
-
-
-def _acted(one: str, name: str, changes: Changes, past: str) -> Acted:
-    """What came of pausing or resuming the thing called `one`. Raises ProblemError for a campaign that was cancelled."""
-    if not changes.found:
-        raise ProblemError(CONFLICT, f"{one} {name}: {FINAL}", field=one, value=name)
-    if changes.same:
-        return Acted(done=False, words=nothing_to_do(one, name, ALREADY[past]))
-    return Acted(done=True, words=f"{past} {one} {name}")
-
-
-def _act(
-    path: str,
-    act: str,
-    handle: Callable[[Call], Awaitable[Any]],
-    summary: str,
-    body: Any = None,
-    *,
-    required: bool = False,
-    about: str = "",
-    problems: tuple[Kind, ...] = (),
-) -> Operation:
-    return Operation(
-        method="POST",
-        path=path,
-        name=handle.__name__,
-        summary=summary,
-        about=about,
-        may=OPERATE,
-        act=act,
-        handle=handle,
-        body=body,
-        body_required=required,
-        answer=Acted,
-        problems=(NO_SUCH, CONFLICT, INVALID, UNSURE, *problems),
-    )

@@ -46,10 +46,12 @@ async def test_every_operation_answers_as_the_document_says(
         "cancel_jobs": ALL_FAILED,
         "resolve_jobs": {"sent": True} | ALL_FAILED,
         "revoke_jobs": ALL_FAILED,
+        "add_campaign": {"id": "autumn"},
+        "set_campaign": {"weight": 2},
         "pause_device": {"why": "new phone"},
         "add_opt_out": {"recipient": "+4915112345670"},
     }
-    parts = {"job": str(sent), "device": "d1", "campaign": "spring", "problem": "refused"}
+    parts = {"job": str(sent), "device": "d1", "campaign": "spring", "webhook": "crm", "problem": "refused"}
     called: dict[str, set[int]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -69,10 +71,11 @@ async def test_every_operation_answers_as_the_document_says(
             unknown = await programs["operate"].ask(method.upper(), colourful, body)
             assert unknown.status in (400, 403)
             check(document, operation, unknown)
-    # A job that is sent is neither retried nor cancelled; all else can be done.
-    conflicts = {"retry_job", "cancel_job"}
-    assert {name for name, statuses in called.items() if not statuses & {200, 201}} == conflicts
+    # A job that is sent is neither retried nor cancelled, and there are no webhooks; all else can be done.
+    conflicts, missing = {"retry_job", "cancel_job"}, {"list_webhook_failures", "retry_webhook"}
+    assert {name for name, statuses in called.items() if not statuses & {200, 201}} == conflicts | missing
     assert all(409 in called[name] for name in conflicts)
+    assert all(404 in called[name] for name in missing)
     assert len(called) > 20
 
 
@@ -100,7 +103,7 @@ async def test_what_is_asked_wrongly_is_answered_as_the_document_says(
 ) -> None:
     programs = {may: await make_program(may) for may in ("operate", "send")}
     document = (await programs["send"].get("/openapi.json")).json
-    parts = {"job": "1", "device": "d1", "campaign": "spring", "problem": "refused"}
+    parts = {"job": "1", "device": "d1", "campaign": "spring", "webhook": "crm", "problem": "refused"}
     seen: set[int] = set()
     for path, operations in document["paths"].items():
         where = f"/api/v1{path.format(**parts)}"
