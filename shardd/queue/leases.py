@@ -60,6 +60,8 @@ class Node:
     """Of the server, on which it has settled again all that it sent; None: on none yet."""
     seen_at: datetime | None
     """None: it has stopped."""
+    seen_ago: float | None
+    """Seconds since then, when this was read."""
     rival: str | None
     """The last supervisor that was refused because of this one, in words."""
     rival_age: float | None

@@ -43,7 +43,7 @@ class ProblemKind(StrEnum):
     SERVER = "server"
     """What all sessions of the server share is nearly used up: connections, locks, the notification queue."""
     NODE = "node"
-    """Another supervisor is, or wants to be, this node, or has its name."""
+    """Another node was not heard of, or another supervisor is, or wants to be, this node, or has its name."""
     STEP = "step"
     """Periodic work fails repeatedly, or does not end."""
 

@@ -125,6 +125,8 @@ class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     sent_per_second: float = 0.0
     problems: int = 0
     """How many there are; its own status says which."""
+    problem: str | None = None
+    """The first one, which may be cut."""
     down: list[int] = []
     """Its shards whose workers died too often, or wait to be started again."""
 
@@ -146,15 +148,18 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of the state; None: since it serves, or unknown."""
     cordoned: bool
     """An operator wants it to hold no shards, whatever its state."""
+    seen_ago: float | None
+    """For how many seconds it had not renewed its leases when this node last looked, if that is too long; None: it is not."""
     shards: list[int]
     """Which it holds."""
     planned: list[int]
     """Which it should hold."""
     devices: dict[str, int] | None
-    """Of its shards, by state, as it last reported; likewise the next ones. None: it is silent, or has not reported yet."""
+    """Of its shards, by state, as it last reported; likewise the next ones. None: not heard of lately, or not yet."""
     in_flight: int | None
     sent_per_second: float | None
     problems: int | None
+    problem: str | None = None
     down: list[int] | None = None
 
 

@@ -229,6 +229,21 @@ async def test_every_node_shows_all_and_one_that_is_cordoned_goes_on_without_sha
         assert "no node takes shards, because one, two are cordoned: nothing is sent" in problems(status)
     assert (await shardd("cluster", "uncordon", "two")).code == 0
     await two.until(lambda s: served_by(s) == [0, 1] and s["healthy"])
+    await one.until(lambda s: not served_by(s) and s["healthy"])
+    shown = (await shardd("device", "show", "d1")).out
+    assert "now" in shown
+    assert "node two serves its shard; estimated from the database" in shown
+
+    # It is missed before its time is over, and what it sent per second is nothing that is known now.
+    kill_all(two)
+    await two.wait_end()
+    status = await one.until(lambda s: s["problem_kinds"]["node"] == 1)
+    assert "node two on " in problems(status)
+    missed = next(each for each in status["nodes"] if each["node"] == "two")
+    assert missed["seen_ago"]
+    assert missed["sent_per_second"] is None
+    shown = await shardd("status")
+    assert any(line.startswith("problem") and "node two on" in line for line in shown.out.splitlines())
 
 
 async def test_what_a_lost_node_never_handed_over_is_queued_again_when_its_folder_is_back_under_any_name(

@@ -12,7 +12,7 @@ from shardd.errors import NotRunningError, SharddError
 from shardd.queue.devices import DeviceRow
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
-from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines
+from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines, told
 from shardd.visible import visible
 
 
@@ -29,7 +29,7 @@ def ask_outlook(device: DeviceRow, config: Config) -> Outlook:
     except SharddError as error:
         why = "no shardd runs with this config" if isinstance(error, NotRunningError) else str(error)
         return Outlook(estimate(device, pace), pace, f"{why}; estimated from the database")
-    return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
+    return told(msgspec.convert(answer, DeviceOutlook), device, pace)
 
 
 def next_words(outlook: Outlook) -> str:

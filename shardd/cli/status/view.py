@@ -219,7 +219,13 @@ def _nodes(status: Status, most: int | None, width: int) -> Iterator[RenderableT
     """A row for each node, or the most telling ones."""
     nodes = status.nodes
     if most is not None and len(nodes) > most:
-        ranked = sorted(nodes, key=lambda node: (node.state == NodeState.SERVING and not node.problems, not node.own))
+        ranked = sorted(
+            nodes,
+            key=lambda node: (
+                node.state == NodeState.SERVING and node.seen_ago is None and not node.problems,
+                not node.own,
+            ),
+        )
         shown = {node.id for node in ranked[:most]}
         nodes = [node for node in nodes if node.id in shown]
     wide = width >= WIDE
@@ -237,6 +243,8 @@ def _nodes(status: Status, most: int | None, width: int) -> Iterator[RenderableT
 
 def _node_state(node: NodeStatus, now: float) -> Text:
     text = state_text(node.state)
+    if node.seen_ago is not None and node.since is None:
+        return text.append(f"? {span(node.seen_ago).split()[0]}", "red")
     if node.since is not None:
         text.append(f" {span(max(0.0, now - node.since)).split()[0]}")
     return text

@@ -43,7 +43,7 @@ from shardd.supervisor.scheduling.device_words import (
     why_words,
 )
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
-from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines, sent_words
+from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, next_lines, sent_words, told
 from shardd.words import Facts, json_text
 
 MOST: Final = 100
@@ -55,7 +55,6 @@ MOST_GROUPS: Final = 200
 BUDGET: Final = 0.01
 """Seconds in which a device's latest jobs are searched before the page is shown; the browser asks for the rest."""
 LONGEST_WHY: Final = 200
-ELSEWHERE: Final = "its shard is served by another node; estimated from the database"
 ORDERS: Final = {Order.ID: "id", Order.LABEL: "label", Order.CHANGED: "last change of state"}
 
 
@@ -259,15 +258,13 @@ async def _is_here(site: Site, device_id: str, settings: Settings) -> bool:
 
 
 async def _outlook(site: Site, device: DeviceRow, settings: Settings) -> Outlook:
-    """From this node when it has the device's shard, else estimated."""
+    """From this node, else estimated."""
     pace = device_pace(settings.pacing, device)
     try:
-        if not await _is_here(site, device.id, settings):
-            return Outlook(estimate(device, pace), pace, ELSEWHERE)
         answer = await site.supervisor.ask("GET", f"/devices/{quote(device.id, safe='')}")
     except SharddError as error:
         return Outlook(estimate(device, pace), pace, f"{error}; estimated from the database")
-    return Outlook(msgspec.convert(answer, DeviceOutlook), pace)
+    return told(msgspec.convert(answer, DeviceOutlook), device, pace)
 
 
 def _facts(device: DeviceRow, settings: Settings | None, outlook: Outlook | None) -> Facts:

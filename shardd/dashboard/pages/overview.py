@@ -149,7 +149,7 @@ async def _own_shards(site: Site) -> list[int]:
 
 
 def _needs_a_look(node: NodeStatus) -> bool:
-    return bool(node.problems or node.down) or node.state in (NodeState.AWAY, NodeState.SILENT)
+    return bool(node.problems or node.down) or node.state == NodeState.AWAY
 
 
 def _sum(status: Status, name: str) -> float:

@@ -30,10 +30,10 @@ SELECT name, incarnation, coalesce(pid, 0) AS pid, host, state_dir, address, bea
 
 -- name: all_nodes
 -- Every node that is not forgotten yet, and what it does, since when: it is alive if it was seen within its own lease's time (it is `silent`
--- otherwise, or has `stopped`), and takes shards if it is `serving`. `rival_age` in seconds.
+-- otherwise, or has `stopped`), and takes shards if it is `serving`. `seen_ago` and `rival_age` in seconds.
 SELECT id, name, incarnation, shards, version, coalesce(pid, 0) AS pid, host, state_dir, place, ttl, margin, started_at, cordoned_at, summary, state,
        beat, timeline, CASE state WHEN 'silent' THEN seen_at WHEN 'leaving' THEN leaving_at WHEN 'away' THEN away_since WHEN 'cordoned' THEN cordoned_at END
-       AS since, nullif(seen_at, '-infinity') AS seen_at, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
+       AS since, nullif(seen_at, '-infinity') AS seen_at, extract(epoch FROM now() - nullif(seen_at, '-infinity'))::float8 AS seen_ago, rival, extract(epoch FROM now() - rival_at)::float8 AS rival_age
   FROM (SELECT *, CASE WHEN seen_at = '-infinity' THEN 'stopped'
                        WHEN seen_at <= now() - make_interval(secs => ttl) THEN 'silent'
                        WHEN leaving_at IS NOT NULL THEN 'leaving'

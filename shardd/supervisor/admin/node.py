@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import msgspec
+
 from shardd import __version__
 from shardd.config.transports.sandbox import SANDBOX
 from shardd.config.transports.whatsapp import WHATSAPP
@@ -36,6 +38,8 @@ from shardd.transports.whatsapp.media.recording import NOT_INSTALLED, is_install
 
 State = Literal["starting", "running", "stopping"]
 
+LONGEST_PROBLEM: Final = 300
+"""Characters of a problem that the other nodes are told."""
 TICK: Final = 0.1
 """Seconds between checks whether a report to systemd is due."""
 HOPELESS: Final = 2
@@ -93,7 +97,9 @@ class Node:
 
     def outlook(self, device_id: str) -> DeviceOutlook:
         """When a device may send, and what it waits for. Raises UsageError."""
-        return device_outlook(self.scheduler, self._queue_of(device_id), time.monotonic(), self._why_down)
+        queue, picture = self._queue_of(device_id), self.keeper.picture
+        seen = device_outlook(self.scheduler, queue, time.monotonic(), self._why_down)
+        return msgspec.structs.replace(seen, served_by=picture.served_by(queue.shard))
 
     def status(self) -> Status:
         """The health of the node."""
@@ -163,6 +169,7 @@ class Node:
             in_flight=status.totals.in_flight,
             sent_per_second=status.totals.sent_per_second,
             problems=len(status.problems),
+            problem=brief_problem(status.problems),
             down=[
                 one.shard
                 for one in status.shards
@@ -262,6 +269,13 @@ class SystemdReporter(Service):
             self._notifier.status(self._node.start_step())
         elif self._node.state == "running":
             self._notifier.status(text)
+
+
+def brief_problem(problems: Sequence[str]) -> str | None:
+    """The first one, for other nodes, in a few words."""
+    if not problems:
+        return None
+    return problems[0] if len(problems[0]) <= LONGEST_PROBLEM else f"{problems[0][: LONGEST_PROBLEM - 1]}…"
 
 
 def problems_of(shards: list[ShardStatus], *, database_error: str | None, leases_known: bool) -> list[Problem]:

@@ -21,7 +21,12 @@ from shardd.states import NodeState
 from shardd.supervisor.cluster.sharing import Sharing, share
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.supervisor.status import NodeStatus, NodeSummary
+from shardd.words import span
 
+MISSED: Final = 1 / 3
+"""Of the time for which a node keeps its leases without renewing them: after that, it has missed more than one renewal."""
+LATELY: Final = 86_400.0
+"""Seconds for which a node that went silent is a problem; then its host may be gone for good, and a note is left."""
 FREE_SHOWN: Final = 10.0
 """Seconds for which a shard is free before that is a problem: it is while it moves, and after its node has died."""
 
@@ -56,12 +61,18 @@ class ClusterPicture:
         held = self._sharing.held
         self._free_since = {shard: self._free_since.get(shard, now) for shard in range(shards) if shard not in held}
 
+    def served_by(self, shard: int) -> str | None:
+        """The name of the other node that has a shard; None: none has, or this one."""
+        holder = self._sharing.held.get(shard)
+        return next((node.name for node in self._nodes if node.id == holder != self._id), None)
+
     def statuses(self) -> list[NodeStatus]:
         """All that have not stopped."""
         return [self._status(node) for node in self._nodes if node.state != NodeState.STOPPED]
 
     def _status(self, node: Node) -> NodeStatus:
-        said = summary_of(node) if node.alive else None
+        missed = _missed(node)
+        said = summary_of(node) if node.alive and missed is None else None
         return NodeStatus(
             node=node.name,
             id=node.id,
@@ -71,18 +82,25 @@ class ClusterPicture:
             state=node.state,
             since=None if node.since is None else node.since.timestamp(),
             cordoned=node.cordoned_at is not None,
+            seen_ago=missed,
             shards=self._sharing.held_by(node.id),
             planned=self._sharing.planned_for(node.id),
             devices=None if said is None else said.devices,
             in_flight=None if said is None else said.in_flight,
             sent_per_second=None if said is None else said.sent_per_second,
             problems=None if said is None else said.problems,
+            problem=None if said is None else said.problem,
             down=None if said is None else said.down,
         )
 
     def notes(self) -> list[str]:
-        """That this node is cordoned."""
-        return [
+        """That this node is cordoned, and which others have been silent for long."""
+        gone = [
+            f"node {node.name} on {node.host} is silent since {node.seen_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            for node in self._nodes
+            if node.state == NodeState.SILENT and node.seen_at is not None and (_missed(node) or 0.0) > LATELY
+        ]
+        return gone + [
             f"this node is cordoned since {node.cordoned_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, and takes no shards: "
             f"shardd cluster uncordon {node.name}"
             for node in self._nodes
@@ -100,6 +118,16 @@ class ClusterPicture:
         elif alive:
             yield from self._free_shards()
         yield from _differing_leases(alive)
+        yield from self._missing()
+
+    def _missing(self) -> Iterator[Problem]:
+        for node in self._nodes:
+            if node.id == self._id or (missed := _missed(node)) is None or missed > LATELY:
+                continue
+            text = f"node {node.name} on {node.host} was not heard of for {span(missed)}: it is down or cut off from the database"
+            if node.alive:
+                text += f"; its shards go to other nodes after {format_duration(node.ttl)}"
+            yield Problem(ProblemKind.NODE, f"{text}; look there: shardd status")
 
     def _free_shards(self) -> Iterator[Problem]:
         ages = {shard: self._looked_at - since for shard, since in self._free_since.items()}
@@ -111,6 +139,11 @@ class ClusterPicture:
             whose = "its" if one else "their"
             text = f"{shards} had no node for {longest:.0f} s: {whose} jobs are not sent; see: shardd cluster list"
             yield Problem(ProblemKind.LEASES, text)
+
+
+def _missed(node: Node) -> float | None:
+    """For how long it was not heard of, if that is too long."""
+    return node.seen_ago if node.seen_ago is not None and node.seen_ago > node.ttl * MISSED else None
 
 
 async def report_to_others(

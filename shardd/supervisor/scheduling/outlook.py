@@ -40,6 +40,8 @@ class DeviceOutlook(msgspec.Struct, frozen=True, kw_only=True):
     sending_days: int
     """Days before today on which it sent, up to the length of the warm-up."""
     classes: dict[str, ClassOutlook]
+    served_by: str | None = None
+    """The other node that serves its shard, and knows what is missing here; None: this one, or none."""
 
 
 def device_outlook(

@@ -28,6 +28,15 @@ class Outlook:
     """Why it is an estimate; None: the running shardd answered."""
 
 
+def told(answer: DeviceOutlook, device: DeviceRow, pace: DevicePace) -> Outlook:
+    """What a node said; of a device that another node serves, it knows no more than the database."""
+    if answer.served_by is None:
+        return Outlook(answer, pace)
+    return Outlook(
+        estimate(device, pace), pace, f"node {answer.served_by} serves its shard; estimated from the database"
+    )
+
+
 def estimate(device: DeviceRow, pace: DevicePace) -> DeviceOutlook:
     """From the database, without a running shardd; a gap may end sooner, because only its longest end is certain."""
     now, tally = time.time(), tally_of(device, pace)

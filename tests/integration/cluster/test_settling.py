@@ -114,7 +114,7 @@ def node(name: str, timeline: int | None, state: NodeState = NodeState.SERVING) 
     return Node(
         id=name, name=name, incarnation=uuid4(), shards=4, version="1", pid=1, host="h", state_dir="/s", place=None,
         ttl=TTL, margin=5.0, started_at=now, cordoned_at=None, summary=None, state=state, since=None, beat=None,
-        timeline=timeline, seen_at=now, rival=None, rival_age=None,
+        timeline=timeline, seen_at=now, seen_ago=0.0, rival=None, rival_age=None,
     )  # fmt: skip
 
 

@@ -194,6 +194,7 @@ def cluster(*names: str) -> list[NodeStatus]:
         NodeStatus(
             node=name, id=name, own=number == 0, host="host", version="1.2.3", state=states[number],
             since=None if states[number] == "serving" else 7_320.0, cordoned=states[number] == "cordoned",
+            seen_ago=90.0 if states[number] == "silent" else None,
             shards=[4, 5, 6, 7] if number == 1 else [], planned=[4, 5, 6, 7] if number == 0 else [],
             devices=None if states[number] == "silent" else {"ready": 2900, "banned": 100},
             in_flight=3, sent_per_second=None if states[number] == "silent" else 12.34,

@@ -10,6 +10,7 @@ import msgspec
 
 from shardd.queue.leases import Lease, Node
 from shardd.states import DeviceState, NodeState
+from shardd.supervisor.admin.node import LONGEST_PROBLEM
 from shardd.supervisor.cluster.picture import FREE_SHOWN, ClusterPicture, summary_of
 from shardd.supervisor.status import NodeSummary
 
@@ -21,7 +22,7 @@ def node(name: str, state: NodeState = NodeState.SERVING, *, ttl: float = 30.0, 
         id=f"id-{name}", name=name, incarnation=uuid4(), shards=4, version="0.1.0", pid=1, host="host", state_dir="/x",
         place=None, ttl=ttl, margin=margin, started_at=NOW, cordoned_at=NOW if state == NodeState.CORDONED else None,
         summary=None, state=state, since=None if state == NodeState.SERVING else NOW, beat=None, timeline=None, seen_at=NOW,
-        rival=None, rival_age=None,
+        seen_ago=ttl + 10.0 if state == NodeState.SILENT else 1.0, rival=None, rival_age=None,
     )  # fmt: skip
 
 
@@ -83,7 +84,9 @@ def test_what_a_silent_node_said_last_is_not_shown_nor_what_another_release_says
 def test_a_summary_is_small() -> None:
     many = 10**9
     devices = {state.value: many for state in DeviceState} | {"paused": many}
-    summary = NodeSummary(devices=devices, in_flight=many, sent_per_second=many + 0.12, problems=many)
+    summary = NodeSummary(
+        devices=devices, in_flight=many, sent_per_second=many + 0.12, problems=many, problem="x" * LONGEST_PROBLEM
+    )
     assert len(msgspec.json.encode(summary)) < 2048
 
 
@@ -116,7 +119,9 @@ def test_with_every_node_cordoned_that_is_the_problem_at_once() -> None:
     ]
     # Also when the only one that could is dead.
     seen = picture(cordoned[0], node("b", NodeState.SILENT), held={}, own=())
-    assert texts(seen) == ["no node takes shards, because a is cordoned: nothing is sent; shardd cluster uncordon NODE"]
+    assert (
+        texts(seen)[0] == "no node takes shards, because a is cordoned: nothing is sent; shardd cluster uncordon NODE"
+    )
     # A stop frees shards, too; nobody is to take them.
     assert texts(picture(node("a", NodeState.LEAVING), held={}, now=100.0)) == []
 
@@ -127,4 +132,26 @@ def test_nodes_with_other_lease_settings_are_named() -> None:
     which = "ttl: 30s, margin: 5s on a, b; ttl: 6s, margin: 2s on c"
     assert text == f"the nodes have different `lease` settings: {which}. Give all of them the same"
     gone = node("c", NodeState.SILENT, ttl=6.0)
-    assert texts(picture(node("a"), gone, node("d", margin=None), held={}, own=(0, 1, 2, 3))) == []
+    (text,) = texts(picture(node("a"), gone, node("d", margin=None), held={}, own=(0, 1, 2, 3)))
+    assert text.startswith("node c on host was not heard of")
+
+
+def test_a_node_that_misses_renewals_is_a_problem_before_it_is_silent() -> None:
+    said = msgspec.to_builtins(NodeSummary(devices={"ready": 3}, problems=0, sent_per_second=7.0))
+    late = replace(node("b"), summary=said, seen_ago=12.0)
+    seen = picture(node("a"), late, held={0: "b"}, own=(1, 2, 3))
+    (text,) = texts(seen)
+    assert text.startswith(
+        "node b on host was not heard of for 12s: it is down or cut off from the database; its shards go to"
+    )
+    assert [(one.seen_ago, one.sent_per_second) for one in seen.statuses()] == [(None, None), (12.0, None)]
+    look(seen, node("a"), replace(late, seen_ago=5.1), held={0: "b"}, own=(1, 2, 3), now=5.0)
+    assert texts(seen) == []
+    assert [(one.seen_ago, one.sent_per_second) for one in seen.statuses()] == [(None, None), (None, 7.0)]
+    look(seen, node("a"), node("b", NodeState.SILENT), held={}, own=(0, 1, 2, 3), now=35.0)
+    (text,) = texts(seen)
+    assert "go to other nodes" not in text
+    gone = replace(node("b", NodeState.SILENT), seen_ago=90_000.0)
+    look(seen, node("a"), gone, held={}, own=(0, 1, 2, 3), now=90_000.0)
+    assert texts(seen) == []
+    assert seen.notes() == ["node b on host is silent since 2026-03-01 12:00 UTC"]
