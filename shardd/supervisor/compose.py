@@ -387,7 +387,7 @@ def compose(  # noqa: PLR0915  # one statement for each part shows who is given 
         unattributed=lambda: reception.unattributed.count,
         reporters=(
             *(defects, poison, memory, workers, keeper, keeper.picture, scheduler, state_watch, recovery, opt_outs),
-            *(steps, claim_watch, visits, session_pool, library_watch, dashboard),
+            *(keeper.wall_clock, steps, claim_watch, visits, session_pool, library_watch, dashboard),
             *reception.reporters,
             *periodic.reporters,
         ),

@@ -15,6 +15,8 @@ from typing import Protocol
 class ProblemKind(StrEnum):
     """The label `kind` of the metric `shardd_problems`."""
 
+    CLOCK = "clock"
+    """The host's clock is not that of the database."""
     DATABASE = "database"
     INBOX = "inbox"
     """Incoming messages wait to be stored, are lost, or cannot be written to the disk."""

@@ -37,6 +37,7 @@ from shardd.supervisor.cluster.picture import ClusterPicture
 from shardd.supervisor.cluster.plan import reserve
 from shardd.supervisor.cluster.settling import Settling
 from shardd.supervisor.cluster.sharing import share
+from shardd.supervisor.cluster.wall_clock import WallClock
 from shardd.supervisor.problems import Problem, ProblemKind
 from shardd.tasks import do_nothing, end_tasks
 
@@ -88,6 +89,7 @@ class LeaseKeeper:
         self._lives = Lives(database)
         self._caution = Caution(ttl, margin / CAREFUL_SHARE, None if memory is None else memory.server)
         self._outage = Outage(ttl)
+        self.wall_clock = WallClock(node.name)
         self.settling = Settling(node.id, ttl, self._leases.memory.server)
         self._epochs: dict[int, int] = {}
         self.deadlines = Deadlines(0.0, 0.0)
@@ -237,8 +239,10 @@ class LeaseKeeper:
             return lost  # at once: before what its workers had can be settled
         # The leases before the nodes: one that expires between the two is seen, hence awaited, and no share of a dead node's.
         held = await self._leases.held()
-        asked = boot_now()
-        self._caution.look(await self._leases.time(), asked, self._lives.server)
+        asked, asked_at = boot_now(), self.wall_clock.now()
+        database_time = await self._leases.time()
+        self._caution.look(database_time, asked, self._lives.server)
+        self.wall_clock.look(asked_at, database_time)
         others = {lease.shard: lease.seconds_left for lease in held if lease.node_id != self._node.id}
         # What was lost is taken again, but not before its worker was told to end.
         self._free_at = boot_now() + (0.0 if lost else min(others.values(), default=float("inf")))

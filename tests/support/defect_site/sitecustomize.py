@@ -5,7 +5,7 @@ msgpack. `outcomes`: each worker's first message with outcomes is not msgpack. `
 is msgpack. `step down`, `step up`: the message with that job, or the first with outcomes, starts with an impossible length.
 `settle`: settling the claims of a dead worker fails the first time. `hear`: so does receiving outcomes. `encoder`: that job, or
 a device with such a setting, cannot be encoded. `worker`: every worker ends at once with 70.
-`webhook`: the task of each webhook fails.
+`webhook`: the task of each webhook fails. `clock N`: the clock is N seconds ahead.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ def fail_webhooks() -> None:
         raise LookupError("planted")
 
     Endpoint.run = run  # type: ignore[method-assign]
+
+
+def set_clock(ahead: float) -> None:
+    """See above."""
+    import time  # noqa: PLC0415
+
+    real = time.time
+    time.time = lambda: real() + ahead
 
 
 def refuse_to_encode() -> None:
@@ -127,6 +135,8 @@ elif defect == "hear":
     fail_to_hear()
 elif defect == "webhook":
     fail_webhooks()
+elif defect and defect.startswith("clock "):
+    set_clock(float(defect.removeprefix("clock ")))
 elif defect == "encoder":
     refuse_to_encode()
 elif defect == "worker":
