@@ -18,6 +18,7 @@ from shardd.dashboard.api.many_jobs import ManyJobsCalls
 from shardd.dashboard.api.models import ProblemKind
 from shardd.dashboard.api.operating import OperateCalls
 from shardd.dashboard.api.operations import ALL, Call, Operation
+from shardd.dashboard.api.phones import PhoneCalls
 from shardd.dashboard.api.problems import KINDS, NO_SUCH, ProblemError
 from shardd.dashboard.api.serving import routes
 from shardd.dashboard.campaign_numbers import CampaignNumbers
@@ -38,6 +39,7 @@ class Api:
         self._jobs = JobCalls(site, sending)
         self._looking = LookCalls(site, numbers)
         self._campaigns = CampaignActs(site, self._looking)
+        self._phones = PhoneCalls(site, self._looking)
         self._many_jobs = ManyJobsCalls(site)
         self._operating = OperateCalls(site, self._looking)
         self._site = site
@@ -52,6 +54,7 @@ class Api:
             *self._looking.operations(),
             *self._campaigns.operations(),
             *self._many_jobs.operations(),
+            *self._phones.operations(),
             *self._operating.operations(),
             *self._about_itself(),
         ]

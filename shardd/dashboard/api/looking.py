@@ -12,22 +12,26 @@ from msgspec import Meta
 
 from shardd.config import TRANSPORTS
 from shardd.dashboard.api.models import (
+    Acts,
     Campaign,
     CampaignProgress,
     Campaigns,
     DeviceDetails,
     Devices,
+    Id,
     Nodes,
     OptOuts,
     WebhookFailures,
     Webhooks,
 )
-from shardd.dashboard.api.operations import LOOK, Call, Nothing, Operation
+from shardd.dashboard.api.operations import LOOK, OPERATE, Call, Nothing, Operation
 from shardd.dashboard.api.problems import CONFLICT, COUNTING, NO_SUCH, SUPERVISOR, Kind, ProblemError
 from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
+from shardd.queue.acts import Acts as AuditLog
+from shardd.queue.api_tokens import May
 from shardd.queue.campaign_counts import row_of
 from shardd.queue.campaign_progress import campaign_json, progress_of
 from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState
@@ -78,6 +82,14 @@ class FailureFilter(msgspec.Struct, forbid_unknown_fields=True):
     limit: Limit = 100
 
 
+class ActFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """Which acts."""
+
+    who: str | None = None
+    before: Id | None = None
+    limit: Limit = 100
+
+
 class OptOutFilter(msgspec.Struct, forbid_unknown_fields=True):
     """Which opt-outs."""
 
@@ -124,6 +136,16 @@ class LookCalls:
                 "List events of a webhook that were set aside, newest first",
                 NO_SUCH,
                 query=FailureFilter,
+            ),
+            _looking(
+                "/acts",
+                self.acts,
+                Acts,
+                "List acts of the audit log, newest first",
+                query=ActFilter,
+                may=OPERATE,
+                about="What people and programs did by pages, the API and commands. `who` is a user, a token or an account, also "
+                "one that only sudo names. An act is `unfinished` when it began, and nothing is known of its end.",
             ),
             _looking("/opt-outs", self.opt_outs, OptOuts, "List opt-outs", query=OptOutFilter),
         ]
@@ -221,6 +243,13 @@ class LookCalls:
             raise no_webhook(name)
         return {"failures": found}
 
+    async def acts(self, call: Call) -> Any:
+        """As `shardd dashboard acts`."""
+        asked: ActFilter = call.query
+        found = await AuditLog(self._site.database).newest(asked.limit + 1, before=asked.before, who=asked.who)
+        shown = found[: asked.limit]
+        return {"acts": shown, "older": shown[-1].id if len(found) > asked.limit else None}
+
     async def opt_outs(self, call: Call) -> Any:
         """As `shardd opt-out list`."""
         asked: OptOutFilter = call.query
@@ -275,6 +304,7 @@ def _looking(
     *problems: Kind,
     query: type[msgspec.Struct] = Nothing,
     about: str = "",
+    may: frozenset[May] = LOOK,
 ) -> Operation:
     return Operation(
         method="GET",
@@ -282,7 +312,7 @@ def _looking(
         name=f"{summary.split(maxsplit=1)[0].lower()}_{handle.__name__}",
         summary=summary,
         about=about,
-        may=LOOK,
+        may=may,
         handle=handle,
         answer=answer,
         query=query,

@@ -14,7 +14,7 @@ from shardd.config.pacing import LIMIT
 from shardd.dashboard.fields import MOST_WHY
 from shardd.pacing import Pace
 from shardd.plain import RENAMED
-from shardd.queue import leases, opt_outs
+from shardd.queue import acts, leases, opt_outs
 from shardd.queue.campaign_progress import Progress
 from shardd.queue.campaigns import WEIGHTS, CampaignRow, DeviceShare, Pool
 from shardd.queue.columns import GIVEN
@@ -130,6 +130,7 @@ Webhook: Final = msgspec.defstruct(
     namespace={"__doc__": "A webhook; without its progress when no daemon has read the config that has it yet."},
 )
 WebhookFailure: Final = struct_of(FailureRow, "WebhookFailure")
+Act: Final = struct_of(acts.Act, "Act")
 OptOut: Final = struct_of(opt_outs.OptOut, "OptOut")
 
 
@@ -245,6 +246,14 @@ class WebhookFailures(msgspec.Struct):
     """Events that the receiver of a webhook rejected for good, newest first."""
 
     failures: list[WebhookFailure]  # type: ignore[valid-type]  # made of a row
+
+
+class Acts(msgspec.Struct):
+    """Acts of the audit log, newest first."""
+
+    acts: list[Act]  # type: ignore[valid-type]  # made of a row
+    older: int | None
+    """Pass it as `before` to go on; null: there are no more."""
 
 
 class OptOuts(msgspec.Struct):

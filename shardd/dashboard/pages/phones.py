@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC
 from typing import Final
 
 from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.linking import Linking
+from shardd.dashboard.phone_links import Made, make_links, site_address
 from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
@@ -22,34 +21,16 @@ from shardd.dashboard.words_of_pairing import FOR_OPERATOR
 from shardd.errors import UsageError
 from shardd.pairing.context import WITH_SESSIONS
 from shardd.pairing.link_address import warning_of
-from shardd.queue.act_log import Acting
-from shardd.queue.acts import named
-from shardd.queue.devices import DeviceAdmin, DeviceRow, NewDevices
-from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, MadeLink, PairingLinks
-from shardd.states import DeviceState
-from shardd.words import count
+from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, PairingLinks
 
 ROWS: Final = 100
 """Devices of one page."""
 LINKED: Final = "linked"
 """The event after which the list of the page is shown anew, and not what is beside it: links that are shown once."""
+UNKNOWN: Final = f"unknown; to add it, write {WITH_SESSIONS[0]} in a column transport"
+"""Why a device got no link."""
 SEARCH: Final = 80
 """Characters that are searched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a device got."""
-
-    device_id: str
-    link: MadeLink | None
-    url: str
-    error: str
-
-    @property
-    def ends_at(self) -> str:
-        """In ISO 8601; empty without a link."""
-        return "" if self.link is None else f"{self.link.ends_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def routes(site: Site, linking: Linking) -> list[web.RouteDef]:
@@ -92,20 +73,17 @@ class _Pages:
         form = await fields.form(request)
         minutes = int(fields.choice(form, "minutes", map(str, MINUTES)) or USUAL_MINUTES)
         wanted = await self._wanted(form)
-        many = len(wanted.ids)
+        address = site_address(self._site, request)
         async with self._site.acting(sign_in, "", f"for {minutes} minutes") as acting:
-            added = await _add(acting, wanted)
-            made = await PairingLinks(acting.database).make(
-                wanted.ids,
-                lives=60.0 * minutes,
+            results, added = await make_links(
+                acting,
+                wanted,
+                minutes=minutes,
                 made_by=sign_in.user or sign_in.how,
                 new_number=bool(form.get("new_number")),
+                address=address,
+                unknown=UNKNOWN,
             )
-            acting.target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
-            if not made and not added:
-                acting.result = "no link was made"
-        address = self._address(request)
-        results = await self._results(wanted, made, address)
         answer = self._site.page(
             "phones-made.html",
             sign_in,
@@ -130,10 +108,6 @@ class _Pages:
         answer.headers["HX-Trigger"] = LINKED
         return answer
 
-    def _address(self, request: web.Request) -> str:
-        """Where browsers find the page: as configured, else as this one found it."""
-        return self._site.access.origin or f"http://{request.host}"
-
     async def _wanted(self, form: Mapping[str, object]) -> PhoneList:
         if not form.get("all"):
             return read_phone_list(await _text(form), WITH_SESSIONS)
@@ -141,36 +115,6 @@ class _Pages:
         if not ids:
             raise UsageError("no device waits for a phone")
         return PhoneList(ids, {}, [])
-
-    async def _results(self, wanted: PhoneList, made: Mapping[str, MadeLink], address: str) -> list[Made]:
-        """What each device got, in the order of the list."""
-        without = [one for one in wanted.ids if one not in made]
-        others = {one.id: one for one in await DeviceAdmin(self._site.database).find(ids=without)} if without else {}
-        return [
-            Made(one, made[one], made[one].url(address), "")
-            if one in made
-            else Made(one, None, "", _why_not(others.get(one)))
-            for one in wanted.ids
-        ]
-
-
-async def _add(acting: Acting, wanted: PhoneList) -> set[str]:
-    """Add the devices of a list that say how they send and do not exist."""
-    added: set[str] = set()
-    for transport in sorted(set(wanted.new.values())):
-        ids = [one for one, its in wanted.new.items() if its == transport]
-        new = NewDevices(ids=ids, transport=transport, state=DeviceState.UNPAIRED)
-        added |= await DeviceAdmin(acting.database).add(new)
-    if added:
-        target, _ = named("device", added)
-        acting.before.append(("add", target))
-    return added
-
-
-def _why_not(device: DeviceRow | None) -> str:
-    if device is None:
-        return f"unknown; to add it, write {WITH_SESSIONS[0]} in a column transport"
-    return f"sends by {device.transport}, which has no phone to link"
 
 
 def _search(values: Mapping[str, object]) -> str:

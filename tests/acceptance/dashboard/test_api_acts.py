@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
+
 from tests.acceptance.dashboard.looks import StartDaemon
 from tests.fixtures.api import HELLO, MakeProgram
 from tests.fixtures.browser import free_port
@@ -166,6 +168,68 @@ async def test_a_webhook_is_tried_again(start_daemon: StartDaemon, producer: Pro
     ]
 
 
+async def test_links_for_phones_are_made_and_revoked(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    operate, look = await make_program("operate"), await make_program("look")
+    producer.execute(
+        "INSERT INTO shardd.devices (id, transport, state)"
+        " SELECT 'shop-' || n, 'whatsapp', 'unpaired' FROM generate_series(1, 3) n"
+    )
+    body = {"devices": ["shop-1", "shop-2", "d1", "d9"], "minutes": 5}
+    made = (await operate.post("/pairing-links", body)).json
+    first, second, *refused = made["links"]
+    assert [one["device"] for one in made["links"]] == body["devices"]
+    assert refused == [
+        {"device": "d1", "why": "sends by sandbox, which has no phone to link"},
+        {"device": "d9", "why": "unknown; the others: shardd device list"},
+    ]
+    assert "no other device can open" in made["warning"]  # on loopback
+    assert len({first["link"], second["link"]}) == 2
+    async with aiohttp.ClientSession() as browser, browser.get(first["link"]) as page:
+        assert page.status == 200
+        assert "link" in (await page.text()).lower()
+    page_one = (await look.get("/pairing-links?limit=2")).json
+    assert [(one["id"], one["link_state"], one["made_by"]) for one in page_one["phones"]] == [
+        ("shop-1", "unopened", "token operate-1"),
+        ("shop-2", "unopened", "token operate-1"),
+    ]
+    page_two = (await look.get(f"/pairing-links?limit=2&after={page_one['later']}")).json
+    assert ([one["link_state"] for one in page_two["phones"]], page_two["later"]) == (["none"], None)
+    assert first["ends_at"] == page_one["phones"][0]["ends_at"]
+    assert (await operate.post("/pairing-links/shop-2/revoke")).json["done"] is True
+    assert (await operate.post("/pairing-links/shop-2/revoke")).json["done"] is False
+    async with aiohttp.ClientSession() as browser, browser.get(second["link"]) as page:
+        assert page.status == 410
+    assert (await look.get("/pairing-links?search=op-2")).json["phones"][0]["link_state"] == "none"
+    for path, wrong, status, words in (
+        ("/pairing-links", {"devices": ["d9"]}, 404, "no link was made: device d9 is unknown"),
+        ("/pairing-links", {"devices": ["d1", "d2"]}, 409, "has no phone to link; nor 1 other device"),
+        ("/pairing-links", {"devices": []}, 422, "devices is []"),
+        ("/pairing-links", {"devices": ["shop-1"], "minutes": 7}, 422, "minutes is 7: write one of 5, 15, 30, 60"),
+        ("/pairing-links/d9/revoke", None, 404, "device d9 is unknown"),
+    ):
+        answer = await operate.post(path, wrong)
+        assert (answer.status, words in answer.json["detail"]) == (status, True), answer
+
+    log = (await operate.get("/acts?who=operate-1&limit=3")).json
+    assert [(one["act"], one["target"]) for one in log["acts"]] == [
+        ("revoke pairing link", "device d9"),
+        ("make pairing links", "2 devices"),
+        ("make pairing links", "device d9"),
+    ]
+    older = (await operate.get(f"/acts?who=operate-1&before={log['older']}")).json
+    assert [(one["act"], one["target"], one["result"], one["detail"]) for one in older["acts"]] == [
+        ("revoke pairing link", "device shop-2", "nothing to do: device shop-2 has no link", ""),
+        ("revoke pairing link", "device shop-2", "done", ""),
+        ("make pairing links", "2 of 4 devices", "done", "for 5 minutes"),
+    ]
+    assert older["older"] is None
+    printed = (await Command(daemon.config_file)("dashboard", "acts", "--who=operate-1", "--json")).json
+    assert printed == log["acts"] + older["acts"]
+    assert (await look.get("/acts")).status == 403
+
+
 async def test_jobs_are_cancelled_retried_and_decided(
     daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram, dsn: str
 ) -> None:
@@ -309,6 +373,7 @@ async def test_what_is_refused_has_the_word_of_what_is_done(
         "/opt-outs": {"recipient": "+4915112345678"}, "/jobs/all/retry": ALL_FAILED, "/jobs/all/cancel": ALL_FAILED,
         "/jobs/all/resolve": {"sent": True} | ALL_FAILED, "/jobs/all/revoke": ALL_FAILED, "/campaigns": {"id": "autumn"},
         "/campaigns/autumn/set": {"weight": 2}, "/webhooks/crm/retry": None,
+        "/pairing-links": {"devices": ["d1"]}, "/pairing-links/d1/revoke": None,
     }  # fmt: skip
     for path, body in paths.items():
         ((last,),) = producer.execute("SELECT coalesce(max(id), 0) FROM shardd.acts")

@@ -33,6 +33,7 @@ async def test_every_operation_answers_as_the_document_says(
     assert (await shardd("campaign", "add", "spring")).code == 0
     assert (await shardd("opt-out", "add", "+4915112345679")).code == 0
     programs = {may: await make_program(may) for may in ("look", "operate", "send")}
+    producer.execute("INSERT INTO shardd.devices (id, transport, state) VALUES ('shop', 'whatsapp', 'unpaired')")
     document = (await programs["look"].get("/openapi.json")).json
     OpenAPIV31SpecValidator(document).validate()
     sent = (await programs["send"].post("/jobs", HELLO)).json["jobs"][0]["id"]
@@ -47,6 +48,7 @@ async def test_every_operation_answers_as_the_document_says(
         "resolve_jobs": {"sent": True} | ALL_FAILED,
         "revoke_jobs": ALL_FAILED,
         "add_campaign": {"id": "autumn"},
+        "make_pairing_links": {"devices": ["shop"]},
         "set_campaign": {"weight": 2},
         "pause_device": {"why": "new phone"},
         "add_opt_out": {"recipient": "+4915112345670"},
