@@ -13,6 +13,11 @@ Facts = list[tuple[str, str | None]]
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
+def sentences(*parts: str | None) -> str:
+    """Each part that there is with its question mark, or a full stop."""
+    return " ".join(part if part.endswith(("?", "!")) else f"{part.rstrip('.')}." for part in parts if part)
+
+
 def span(seconds: float) -> str:
     """A duration in at most two units: `12ms`, `0.9s`, `42s`, `3m 5s`, `2h 10m`, `5d 3h`."""
     if seconds < 0.0005:

@@ -48,6 +48,7 @@ from shardd.queue.recorded_jobs import (
     report_words,
 )
 from shardd.states import JOB_TRANSITIONS, JobState
+from shardd.words import sentences
 
 PATIENCE: Final = 20.0
 """Seconds in which an act ends between two chunks: a browser does not wait forever, and the button can be pressed again."""
@@ -242,7 +243,7 @@ async def _act_on_many(site: Site, sign_in: SignIn, action: BulkAction, many: Ma
     try:
         report = await act_on_many(site, sign_in, action, many)
     except BrokenOffError as error:
-        return site.sorry(sign_in, failure(error.why)[0], f"{error}.")
+        return site.sorry(sign_in, failure(error.why)[0], sentences(str(error)))
     return _answer(site, sign_in, action, report)
 
 

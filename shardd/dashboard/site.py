@@ -49,7 +49,7 @@ from shardd.queue.acts import DONE
 from shardd.queue.database import Database
 from shardd.states import DeviceState, JobState
 from shardd.supervisor.admin.dashboard import Access
-from shardd.words import ago, count, moment_text, span
+from shardd.words import ago, count, moment_text, sentences, span
 
 UNKNOWN: Final = 401
 """The status of an answer to somebody who is not signed in."""
@@ -266,7 +266,7 @@ class Site:
                 with nullcontext() if lasts else self.answering.one_more(sign_in.lane):
                     return await self._answer(request, sign_in, page, all_may=may)
             except TooManyError as error:
-                return self.sorry(sign_in, 429, f"{error}.")
+                return self.sorry(sign_in, 429, sentences(str(error)))
 
         return handle
 
@@ -292,7 +292,7 @@ class Site:
             status, words = failure(error)
             if acts:
                 await self.failed(sign_in, _target(request), error=error)
-                words = f"{words.rstrip('.')}. {NOTHING}." if isinstance(error, DatabaseError) else words
+                words = sentences(words, NOTHING) if isinstance(error, DatabaseError) else words
             return self.sorry(sign_in, status, words)
 
     async def _unknown(self, request: web.Request, _: SignIn | None = None) -> web.Response:

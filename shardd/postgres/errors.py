@@ -17,6 +17,7 @@ from shardd.errors import BlockedError, DatabaseError, NotMigratedError, Refused
 from shardd.postgres.dsn import addresses_of, parse_dsn
 from shardd.postgres.liveness import Deadline
 from shardd.postgres.refusals import RefusedError, explain
+from shardd.words import sentences
 
 _SLOW: Final = "{address} did not answer in time: {slow}"
 _FAR_AWAY: Final = "is it the right host, and does a firewall let the connection through?"
@@ -226,5 +227,5 @@ def _text_of(error: BaseException) -> str:
     parts: tuple[str | None, ...] = ()
     if isinstance(error, psycopg.Error):
         parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
-    text = ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
+    text = sentences(*(" ".join(part.split()) for part in parts if part)).removesuffix(".")
     return text or " ".join(str(error).split()) or type(error).__name__

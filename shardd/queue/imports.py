@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from shardd.errors import RefusedDataError
 from shardd.queue.database import Database, write_accepted
 from shardd.queue.queries import Record, column_of, rows_of
+from shardd.words import sentences
 
 BATCH: Final = 500
 """Jobs of one transaction: each of an order group holds a lock until its end."""
@@ -148,4 +149,4 @@ class Imports:
 def _message(error: Error) -> str:
     """The refusal with its hint, in one line."""
     parts = (error.diag.message_primary, error.diag.message_hint)
-    return ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
+    return sentences(*(" ".join(part.split()) for part in parts if part)).removesuffix(".")

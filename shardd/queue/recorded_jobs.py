@@ -99,7 +99,8 @@ async def carry_out_on_many(
 
     def known(words: str, *, unsure: bool) -> str:
         unknown = f"; of the next ones, at most {CHUNK:,}, it is not known" if unsure else ""
-        return f"{words.rstrip('.')}; handled before: {count(handled, 'job')}{unknown}"
+        mark = "" if words.endswith("?") else ";"
+        return f"{words.rstrip('.')}{mark} handled before: {count(handled, 'job')}{unknown}"
 
     async with under_way(many.target, joined(action.decision, many.detail)) as here:
         try:

@@ -22,6 +22,7 @@ from shardd.errors import (
     UsageError,
 )
 from shardd.queue.sending import NewJobError, RoleError
+from shardd.words import sentences
 
 MEDIA_TYPE: Final = "application/problem+json"
 WHERE: Final = "/api/v1/problems/"
@@ -207,4 +208,4 @@ def _refused(error: NewJobError) -> ProblemError:
 
 def _words(cause: psycopg.Error) -> str:
     parts = (cause.diag.message_primary or str(cause), cause.diag.message_detail, cause.diag.message_hint)
-    return ". ".join(part.rstrip(".") for part in parts if part)
+    return sentences(*parts).removesuffix(".")

@@ -1,11 +1,15 @@
-// What htmx does not do by itself: ask before an act that cannot be undone, and say that there was no answer.
+// What htmx does not do by itself: ask before an act that cannot be undone, and say that there is no answer yet, or was none.
 "use strict";
 
 function say(words) {
   document.getElementById("done").replaceChildren();
+  document.getElementById("failed").replaceChildren();
+  if (!words) {
+    return;
+  }
   const paragraph = document.createElement("p");
   paragraph.textContent = words;
-  document.getElementById("failed").replaceChildren(paragraph);
+  document.getElementById("failed").append(paragraph);
 }
 
 // hx-confirm: the dialog's button has the words of the one that was pressed.
@@ -27,6 +31,30 @@ document.addEventListener("htmx:confirm", (event) => {
 document.addEventListener("htmx:configRequest", (event) => {
   if (event.detail.elt.id === "anew") {
     delete event.detail.headers["HX-Request"];
+  }
+});
+
+// What was pressed, until its answer is here.
+const WAITS = "Waiting for the answer…";
+let waiting = 0;
+document.addEventListener("htmx:beforeSend", (event) => {
+  if (event.detail.requestConfig.verb === "get") {
+    return;
+  }
+  clearTimeout(waiting);
+  waiting = setTimeout(() => {
+    say("");
+    document.getElementById("done").textContent = WAITS;
+  }, 400);
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.requestConfig?.verb === "get") {
+    return;
+  }
+  clearTimeout(waiting);
+  const done = document.getElementById("done");
+  if (done.textContent === WAITS) {
+    done.replaceChildren();
   }
 });
 

@@ -49,7 +49,11 @@ async def test_one_node_alone_says_what_is_known_and_since_when(
         seen.append(status)
         return bool(not status["ready"] and status["now"] - status["queue"]["as_of"] > OLD)
 
+    device = await page.context.new_page()
+    await device.goto(f"{page.url}devices/d1")
     with postgres.frozen():
+        await device.get_by_role("button", name="Pause").click()
+        await expect(device.locator("#done")).to_have_text("Waiting for the answer…")
         # It has nothing to claim or to settle: only its leases need the database.
         await daemon.until(lambda status: status["problem_kinds"]["database"] == 1)
         await daemon.until(is_told)
@@ -65,6 +69,9 @@ async def test_one_node_alone_says_what_is_known_and_since_when(
         await expect(shards).to_have_text(f"This node holds no shard: {LAPSED}.")
         await expect(tiles).to_contain_text("Queue counted")
         await expect(page.get_by_role("region", name="Problems").get_by_role("listitem")).to_have_count(2)
+        await expect(device.locator("#failed")).to_contain_text("Nothing was changed", timeout=PATIENCE)
+        await expect(device.locator("#failed")).not_to_contain_text("?.")
+        await expect(device.locator("#done")).to_be_empty()
         await expect(page.locator("main")).to_contain_text(
             "ago: what has become of the others since then", timeout=PATIENCE
         )

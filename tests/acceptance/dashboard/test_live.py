@@ -198,3 +198,4 @@ async def test_an_open_page_does_not_keep_the_daemon_from_stopping(daemon: Daemo
     await wait_gone(pid)
     assert not re.search(r'"level":"(error|critical)"', daemon.log_tail(1000))
     await expect(page.locator("#connection")).to_contain_text("The connection to shardd is lost")
+    await expect(page.locator("main")).to_have_css("filter", "grayscale(1)")
