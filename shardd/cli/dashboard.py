@@ -17,19 +17,19 @@ from shardd.cli.output import print_json, say
 from shardd.config import Config
 from shardd.control_client import ask_now
 from shardd.errors import UsageError
-from shardd.queue.acts import Act, Acts
+from shardd.queue.acts import Act, ActFilter, Acts
 
 ACTS: Final = Listing[Act](
     one="act",
     none="no acts",
     columns=[
         Column("at", lambda act: format(act.at.astimezone(UTC), "%Y-%m-%d %H:%M:%S"), whole=True),
-        Column("who", lambda act: act.who or "nobody known"),
+        Column("who", lambda act: act.who or "nobody known", whole=True),
         Column("how", lambda act: act.how, at_least=AIRY),
         Column("from", lambda act: act.address, at_least=WIDE),
-        Column("act", lambda act: act.act),
-        Column("target", lambda act: act.target),
-        Column("detail", lambda act: act.detail, at_least=WIDE),
+        Column("act", lambda act: act.act, whole=True),
+        Column("target", lambda act: act.target, whole=True),
+        Column("detail", lambda act: act.detail),
         Column("result", lambda act: act.shown_result),
         Column("node", lambda act: act.node, at_least=AIRY),
     ],
@@ -80,13 +80,18 @@ def password() -> None:
 
 
 @dashboard_group.command(
-    "acts", epilog=examples("shardd dashboard acts --limit=10", "shardd dashboard acts --who=ada --json")
+    "acts", epilog=examples("shardd dashboard acts --limit=10", "shardd dashboard acts --act=pause --target=d1")
 )
 @click.option("--who", metavar="NAME", help="Only what this user, token or account did.")
+@click.option("--act", metavar="WORD", help="Only what is called this, such as pause.")
+@click.option(
+    "--target", metavar="THING", help="Only what was done to this: 'device d1', or d1, also as one of several."
+)
 @limit_option
 @json_list_option
 @database_config_option
-def acts(*, who: str | None, limit: int, as_json: bool, config: Config) -> None:
+def acts(*, who: str | None, act: str | None, target: str | None, limit: int, as_json: bool, config: Config) -> None:
     """List who did what, by the web page, the API and commands, newest first."""
-    found = with_database(config, lambda database: Acts(database).newest(limit, who=who))
-    ACTS.show(found, as_json=as_json, limit=limit)
+    wanted = ActFilter(who, act, target)
+    found = with_database(config, lambda database: Acts(database).newest(limit, wanted))
+    ACTS.show(found.acts, as_json=as_json, limit=limit)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
-from shardd.queue.queries import Statements
+from shardd.queue.queries import Record, Statements
+from shardd.queue.windows import Window, search_ids
 from shardd.visible import visible
 from shardd.words import count
 
@@ -22,6 +24,10 @@ UNFINISHED: Final = f"{BEGUN}, and nothing is known of its end"
 """What is shown of such an act when its process died, or lost the database for good."""
 LOST_AFTER: Final = 120.0
 """Seconds without a sign of whoever carries an act out, after which nothing is known of its end."""
+FIRST_WINDOW: Final = 20_000
+"""Acts of the first statement of a search: some milliseconds."""
+UNHURRIED: Final = 3600.0
+"""Seconds that a search may take for which somebody waits at a shell."""
 NAMED_FOR: Final = 24 * 3600.0
 """Seconds for which the overview names such an act."""
 ALREADY: Final = {"paused": "paused already", "resumed": "not paused", "changed": "like that already"}
@@ -60,8 +66,37 @@ class Act(NewAct):
         return UNFINISHED if self.unfinished else self.result
 
 
+@dataclass(frozen=True, slots=True)
+class ActFilter:
+    """Which acts are asked for; None: any."""
+
+    who: str | None = None
+    """A user, a token or an account, or what sudo says of an account."""
+    act: str | None = None
+    target: str | None = None
+    """A thing, `device d1`, or its name."""
+
+    @property
+    def name(self) -> str:
+        """Of the thing, as the detail of an act on several has it."""
+        return (self.target or "").rpartition(" ")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ActPage:
+    """Acts, newest first."""
+
+    acts: list[Act]
+    older: int | None = None
+    """The page before this id goes on; None: there is nothing older."""
+    unfinished: bool = False
+    """The time was up before the page was full: more may be before `older`."""
+
+
 class Acts(Statements):
     """Raises DatabaseError."""
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     async def record(self, new: NewAct, *, began: int | None = None, age: float = 0.0) -> None:
         """Add one that happened `age` seconds ago; `began`: the id of the one that begins it."""
@@ -75,10 +110,31 @@ class Acts(Statements):
         """Say that it is still under way; at least every `LOST_AFTER` seconds."""
         await self._database.execute("see_act", {"act": began})
 
-    async def newest(self, most: int, *, before: int | None = None, who: str | None = None) -> list[Act]:
-        """The newest ones, newest first; `before`: only those with a smaller id. `who` may be what sudo says of an account."""
-        params = {"most": most, "before": before, "who": who, "claim": by_sudo("", who or "")}
-        return await self._database.rows(Act, "newest_acts", {**params, "lost_after": LOST_AFTER})
+    async def newest(
+        self, most: int, wanted: ActFilter, *, before: int | None = None, budget: float = UNHURRIED
+    ) -> ActPage:
+        """Up to `most`, newest first; `before`: only those with a smaller id. `budget`: seconds."""
+        ends = self.clock() + budget
+        (bounds,) = await self._database.rows(Record, "bounds_of_acts")
+        first, last = (1, 0) if bounds["first"] is None else (bounds["first"], bounds["last"])
+        if before is not None:
+            last = min(last, before - 1)
+        params = {
+            **asdict(wanted),
+            "name": wanted.name,
+            "claim": by_sudo("", wanted.who or ""),
+            "lost_after": LOST_AFTER,
+        }
+
+        async def read(low: int, high: int, more: int) -> list[Act]:
+            return await self._database.rows(Act, "newest_acts", {**params, "first": low, "last": high, "most": more})
+
+        # The newest of all are found by their index.
+        window = Window(max(1, last - first + 1) if wanted == ActFilter() else FIRST_WINDOW)
+        found, ended = await search_ids(read, most + 1, first, last, window, ends=ends, clock=self.clock)
+        if len(found) > most:
+            return ActPage(found[:most], found[most - 1].id)
+        return ActPage(found, ended, unfinished=ended is not None)
 
     async def unfinished(self, most: int) -> list[Act]:
         """Those of a day of whose end nothing is known, newest first."""

@@ -11,10 +11,14 @@ from shardd.dashboard import fields
 from shardd.dashboard.live import Live
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import THINGS, Site
-from shardd.queue.acts import BEGUN, DONE, Acts
+from shardd.queue.acts import BEGUN, DONE, ActFilter, Acts
 
 MOST: Final = 100
 """Acts of one page."""
+BUDGET: Final = 0.045
+"""Seconds in which a page is searched."""
+FIELDS: Final = ("who", "act", "target")
+"""Those of the form."""
 MOST_UNFINISHED: Final = 5
 """Acts that the overview names."""
 
@@ -23,11 +27,18 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
     """See the module."""
 
     async def audit(request: web.Request, sign_in: SignIn) -> web.Response:
-        before, who = fields.number(request.query, "before"), fields.text(request.query, "who")
-        found = await Acts(site.database).newest(MOST + 1, before=before, who=who)
-        more = found[MOST - 1].id if len(found) > MOST else None
+        given = {name: fields.text(request.query, name) for name in FIELDS}
+        before = fields.number(request.query, "before")
+        found = await Acts(site.database).newest(MOST, ActFilter(**given), before=before, budget=BUDGET)
         return site.page(
-            "audit.html", sign_in, acts=found[:MOST], more=more, before=before, who=who or "", fine=(DONE, BEGUN)
+            "audit.html",
+            sign_in,
+            acts=found.acts,
+            unfinished=found.unfinished,
+            older=found.older and fields.link("/audit", {**given, "before": found.older}),
+            newest=before and fields.link("/audit", given),
+            given=given,
+            fine=(DONE, BEGUN),
         )
 
     live.part("overview-acts", lambda _: unfinished_acts(site), operate=True)

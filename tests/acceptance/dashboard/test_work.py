@@ -27,6 +27,7 @@ from shardd.config import load_config
 from shardd.dashboard import app
 from shardd.dashboard.fair_database import FairDatabase
 from shardd.dashboard.pages import sign_in
+from shardd.queue.acts import Acts
 from shardd.queue.database import Database
 from shardd.queue.job_admin import JobAdmin
 from shardd.queue.job_search import JobSearch
@@ -194,7 +195,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     monkeypatch.setattr(app, "all_routes", watch.all_routes)
     # The daemon made the link, and its key is not known here.
     monkeypatch.setattr(sign_in, "is_marked", lambda *_: True)
-    for searching in (JobSearch, JobStories, JobAdmin, Sending):
+    for searching in (Acts, JobSearch, JobStories, JobAdmin, Sending):
         monkeypatch.setattr(searching, "clock", SteppingClock(STEP))
     return watch
 
