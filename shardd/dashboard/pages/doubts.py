@@ -57,14 +57,14 @@ def routes(site: Site) -> list[web.RouteDef]:
         after = fields.number(request.query, "after") or 0
         filtered = any(given.values())
         begun = site.looks.begin(sign_in.lane, action_of(SENT_NAME, sign_in), traits) if filtered else None
+        total = await JobAdmin(site.database).count_doubts()
         page = await search.oldest(Question(traits=traits), MOST, after=after)
         return site.page(
             "doubts.html",
             sign_in,
             jobs=page.jobs,
             is_retryable=is_retryable,
-            total=await JobAdmin(site.database).count_doubts(),
-            **({} if begun is None else await matching(begun, given, PLAN_PATIENCE)),
+            **({"total": total} if begun is None else await matching(begun, given, total, PLAN_PATIENCE)),
             given=given,
             filtered=filtered,
             on=page.newer and fields.link("/doubts", {**given, "after": page.newer}),
@@ -83,13 +83,15 @@ def routes(site: Site) -> list[web.RouteDef]:
     async def count_goes_on(request: web.Request, sign_in: SignIn) -> web.Response:
         traits, given = _read(request)
         begun = site.looks.go_on(request.match_info["look"], sign_in.lane, action_of(SENT_NAME, sign_in), traits)
-        return site.page("doubts-matching.html", sign_in, **await matching(begun, given, PLAN_LONGER))
+        total = await JobAdmin(site.database).count_doubts()
+        return site.page("doubts-matching.html", sign_in, **await matching(begun, given, total, PLAN_LONGER))
 
-    async def matching(begun: Look, given: Mapping[str, str | None], patience: float) -> dict[str, Any]:
-        """How many the filter finds; None: it is being counted."""
+    async def matching(begun: Look, given: Mapping[str, str | None], total: int, patience: float) -> dict[str, Any]:
+        """How many the filter finds, None: it is being counted; and how many there are."""
         seen = await begun.wait(patience)
         return {
             "matching": None if seen is None else sum(some.jobs for some in seen.counts),
+            "total": total,
             "again": fields.link(f"/doubts/matching/{begun.key}", given),
         }
 

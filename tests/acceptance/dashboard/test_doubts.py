@@ -103,7 +103,8 @@ async def test_all_that_match_are_decided_together_oldest_first(site: str, produ
     others = waiting(producer, 1, device_id="d2")
     end(producer, others, "in_doubt")
     await page.goto(f"{site}/doubts?device=d1")
-    await expect(page.locator("main")).to_contain_text("130 of 131 match.")
+    await expect(page.locator("main")).to_contain_text("130 of 131 jobs in doubt match.")
+    await expect(page.locator("main")).not_to_contain_text("131 messages")
     await expect(page.locator("main")).to_contain_text("In the order in which the jobs were inserted")
     boxes = page.locator("tbody input[name=id]")
     assert [int(await box.input_value()) for box in await boxes.all()] == ids[:100]
