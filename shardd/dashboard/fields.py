@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -17,7 +18,7 @@ from shardd.postgres.snapshots import Snapshot
 LONGEST: Final = 200
 """Characters of a value."""
 MOST_WHY: Final = 200
-"""Characters of a reason, which is shown with each job that waits for it."""
+"""Characters of why something is done, which is shown with each job that waits for it."""
 QUOTED: Final = 40
 """Characters of a wrong value that an error repeats."""
 BIGGEST_ID: Final = 2**63 - 1
@@ -32,6 +33,15 @@ class FieldError(UsageError):
     def __init__(self, field: str, text: str) -> None:
         super().__init__(text)
         self.field = field
+
+
+class LinesError(UsageError):
+    """Several lines of a list cannot be used: `text` is about all of them, and `lines` says of each what to write."""
+
+    def __init__(self, text: str, lines: Sequence[str]) -> None:
+        super().__init__("; ".join((text, *lines)))
+        self.text = text
+        self.lines = lines
 
 
 async def form(request: web.Request) -> MultiMapping[Any]:

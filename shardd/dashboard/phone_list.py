@@ -9,12 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shardd.dashboard.fields import LinesError
 from shardd.errors import UsageError
 from shardd.words import count
 
 MOST: Final = 5000
 """Devices of one list."""
-SHOWN: Final = 5
+SHOWN: Final = 20
 """Mistakes of a list that are named."""
 HEADS: Final = ("device", "id")
 """Names of the column with the ids."""
@@ -71,11 +72,19 @@ def read_phone_list(text: str, transports: Collection[str]) -> PhoneList:
         if transport:
             new[one] = transport
     if mistakes:
-        more = f"; and {count(len(mistakes) - SHOWN, 'more line')}" if len(mistakes) > SHOWN else ""
-        raise UsageError(f"nothing was done: {'; '.join(mistakes[:SHOWN])}{more}")
+        wrong = f"{count(len(mistakes), 'line')} of the list {'is' if len(mistakes) == 1 else 'are'} wrong"
+        raise LinesError(
+            f"{wrong}, and nothing was done: correct the list, and press the button again", first_of(mistakes)
+        )
     if not ids:
         raise UsageError("the list names no device: write one id a line, or CSV whose first line has the column device")
     return PhoneList(list(ids), new, unused)
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """Those that are shown, and how many more there are."""
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"and {count(more, 'more line')}"] if more > 0 else [])]
 
 
 def _mistake(one: str, transport: str, transports: Collection[str], *, alone: bool) -> str | None:

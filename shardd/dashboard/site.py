@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -161,12 +161,12 @@ class Site:
         """A whole page."""
         return web.Response(text=self.render(name, sign_in, **values), content_type="text/html", status=status)
 
-    def sorry(self, sign_in: SignIn | None, status: int, words: str) -> web.Response:
-        """A page that says why there is no other; to htmx, words for the page that is open."""
-        words = brief(words)
+    def sorry(self, sign_in: SignIn | None, status: int, words: str, lines: Sequence[str] = ()) -> web.Response:
+        """A page that says why there is no other; to htmx, words for the page that is open. `lines`: a list below the words."""
+        words, lines = brief(words), [brief(line) for line in lines]
         if CURRENT.get().headers.get("HX-Request") != "true":
-            return self.page("sorry.html", sign_in, status=status, words=words)
-        answer = self.page("said.html", sign_in, status=status, words=words, failed=True)
+            return self.page("sorry.html", sign_in, status=status, words=words, lines=lines)
+        answer = self.page("said.html", sign_in, status=status, words=words, lines=lines, failed=True)
         answer.headers.update({"HX-Retarget": "#failed", "HX-Reswap": "innerHTML"})
         return answer
 
@@ -293,6 +293,8 @@ class Site:
             if acts:
                 await self.failed(sign_in, _target(request), error=error)
                 words = sentences(words, NOTHING) if isinstance(error, DatabaseError) else words
+            if isinstance(error, fields.LinesError):
+                return self.sorry(sign_in, status, error.text, error.lines)
             return self.sorry(sign_in, status, words)
 
     async def _unknown(self, request: web.Request, _: SignIn | None = None) -> web.Response:

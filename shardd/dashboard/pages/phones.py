@@ -12,9 +12,10 @@ from typing import Final
 from aiohttp import web
 
 from shardd.dashboard import fields
+from shardd.dashboard.fields import LinesError
 from shardd.dashboard.linking import Linking
 from shardd.dashboard.phone_links import Made, make_links, site_address
-from shardd.dashboard.phone_list import MOST, PhoneList, read_phone_list, write_csv
+from shardd.dashboard.phone_list import MOST, PhoneList, first_of, read_phone_list, write_csv
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site
 from shardd.dashboard.words_of_pairing import FOR_OPERATOR
@@ -84,6 +85,10 @@ class _Pages:
                 address=address,
                 unknown=UNKNOWN,
             )
+            if all(one.link is None for one in results):
+                raise LinesError(
+                    "no link was made", first_of([f"device {one.device_id}: {one.error}" for one in results])
+                )
         answer = self._site.page(
             "phones-made.html",
             sign_in,
@@ -113,7 +118,8 @@ class _Pages:
             return read_phone_list(await _text(form), WITH_SESSIONS)
         ids = await self._links.ids(search=_search(form), most=MOST)
         if not ids:
-            raise UsageError("no device waits for a phone")
+            matches = f" and matches {search}" if (search := _search(form)) else ""
+            raise UsageError(f"no link was made: no device waits for a phone{matches}")
         return PhoneList(ids, {}, [])
 
 

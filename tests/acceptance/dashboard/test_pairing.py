@@ -341,6 +341,39 @@ async def test_a_list_of_devices_becomes_a_list_of_links(lot: Place, page: Page)
     assert all(row["link"].rpartition("/")[2] not in stored for row in rows.values() if row["link"])
 
 
+async def test_a_list_with_mistakes_is_kept_and_each_line_is_named(lot: Place, page: Page) -> None:
+    lot.producer.add_devices(1)
+    site = await sign_in(page, lot.daemon)
+    await page.goto(f"{site}/phones")
+    await page.get_by_text("Links for many devices").click()
+    text = page.get_by_label("Ids of devices")
+    written = "device,transport\nshop,\n" + "".join(f"new {number},whatsapp\n" for number in range(22)) + "d1,sandbox\n"
+    await text.fill(written)
+    await page.get_by_role("button", name="Make links").click()
+    failed = page.locator("#failed")
+    await expect(failed).to_contain_text("23 lines of the list are wrong, and nothing was done: correct the list")
+    lines = failed.get_by_role("listitem")
+    await expect(lines).to_have_count(21)
+    await expect(lines.first).to_have_text(re.compile("^line 3: 'new 0' is not the id of a device: letters, digits"))
+    await expect(lines.last).to_have_text("and 3 more lines")
+    await is_fit_for_all(page)
+    assert await text.input_value() == written
+    # Devices that cannot have one: nothing is made, and that is no act that was done.
+    await text.fill("d1\nnone\n")
+    await page.get_by_role("button", name="Make links").click()
+    await expect(failed).to_contain_text("no link was made")
+    await expect(lines).to_have_text(
+        [re.compile("^device d1: sends by sandbox"), re.compile("^device none: unknown; to add it")]
+    )
+    await text.fill("device,transport\n")
+    await page.get_by_role("button", name="Make links").click()
+    await expect(failed).to_contain_text("the list names no device")
+    await expect(lines).to_have_count(0)
+    done = lot.producer.execute("SELECT act FROM shardd.acts WHERE result = 'done' AND act <> 'sign in'")
+    assert done == []
+    assert lot.row("shop") == (None, "unpaired", None)
+
+
 async def test_links_on_the_command_line(lot: Place) -> None:
     lot.producer.add_devices(1)
     made = await lot.shardd("device", "link", "--json", "--minutes=60", "shop", "d1", "none")
