@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import shardd as shardd_package
 from shardd.queue.api_tokens import FORM
+from tests.fixtures.postgres import Cluster
 from tests.fixtures.producers import Tenants
 from tests.support.command import Command
 from tests.support.daemon import Producer
+
+INSTALL = Path(shardd_package.__file__).with_name("guide") / "install.md"
 
 
 async def test_a_token_is_shown_once_and_only_its_hash_is_stored(shardd: Command, producer: Producer) -> None:
@@ -82,6 +89,30 @@ async def test_a_role_that_cannot_be_used_is_answered_with_the_sql_that_mends_it
     with tenants.cluster.superuser() as superuser:
         superuser.execute(ran.err.partition("run: ")[2].encode())
     assert (await shardd("token", "add", "shop", "--may=send", "--role=shop")).code == 0
+
+
+async def test_the_sql_of_the_install_page_lets_tokens_send(
+    postgres: Cluster, make_role: Callable[..., str], tmp_path: Path
+) -> None:
+    owner = make_role("berlin")
+    database = postgres.create_database("template0", owner=owner)
+    try:
+        config_file = tmp_path / "shards.yaml"
+        config_file.write_text(
+            f"state_dir: {tmp_path}\ndatabase: {{dsn: '{postgres.dsn(database, owner)}'}}\ntransports: {{sandbox: {{}}}}\n"
+        )
+        shardd = Command(config_file)
+        assert (await shardd("db", "migrate")).code == 0
+        refused = await shardd("token", "add", "shop", "--may=send")
+        assert (refused.code, "GRANT shardd_producer TO berlin" in refused.err) == (64, True)
+        grants = re.findall(r"^GRANT .* TO shardd;", INSTALL.read_text(), re.MULTILINE)
+        with postgres.superuser() as superuser:
+            for grant in grants:
+                superuser.execute(grant.replace("TO shardd;", f"TO {owner};").encode())
+        made = await shardd("token", "add", "shop", "--may=send")
+        assert made.err == "token shop may send as shardd_producer, until it is removed; it is not shown again\n"
+    finally:
+        postgres.drop_database(database)
 
 
 def _no_rights(tenants: Tenants) -> str:
