@@ -54,6 +54,13 @@ TITLES: Final = {
 
 FIELDS: Final = ("recipient", "group", *given_of(Traits()), "waits_for", "unreadable")
 """Those of the form of the list."""
+WITHOUT_ACTS: Final = {
+    "recipient": "Recipient",
+    "group": "Group",
+    "waits_for": "Waits for",
+    "unreadable": "Unreadable",
+}
+"""Filters of the list that acts on all that match do not have, and their words on the page."""
 CHOICES: Final[Mapping[str, Any]] = {
     "states": list(JobState),
     "classes": CLASSES,
@@ -142,6 +149,7 @@ async def _list(site: Site, search: JobSearch, request: web.Request, sign_in: Si
         newest=page.newer and fields.link("/jobs", given),
         address=question.address,
         acts={name: _plan_link(name, given) for name in _acts_of(question.traits)} if by_traits else {},
+        without_acts=[words for name, words in WITHOUT_ACTS.items() if given[name]],
         titles=TITLES,
         wrong="",
         error="",

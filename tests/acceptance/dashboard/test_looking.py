@@ -44,6 +44,7 @@ async def test_the_first_page_says_why_jobs_wait_and_that_sandbox_devices_reach_
     await expect(page.get_by_role("row", name="d2 +4915112345678")).to_contain_text("its device: paused")
     await expect(page.get_by_role("row", name="+4915112345678")).to_have_count(1)
     await expect(page.get_by_label("Waits for")).to_have_value("its device: paused")
+    await expect(page.locator("main")).to_contain_text("There is no act on all jobs that match Waits for: open a job")
     await page.go_back()
     await waits.get_by_role("row", name="its device: paused").get_by_role("link", name="devices").click()
     await expect(page.get_by_role("row", name="d2 paused")).to_be_visible()
