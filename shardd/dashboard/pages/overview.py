@@ -28,6 +28,8 @@ from shardd.supervisor.status import (
     why_no_shards,
 )
 
+BESIDE_NOTES, FOR_ALL = "webhooks", "all-webhooks"
+"""The parts with webhooks that fail: those that the notes do not name, and all of them, for those who see no notes."""
 OF_STATUS: Final = ("head", "tiles", "states", "waits", "shards", "nodes", "notes")
 """Parts that show the node's status, each a template `overview-PART.html` and a topic of that name."""
 OF_RATES: Final = ("chart", "minutes")
@@ -72,33 +74,46 @@ def routes(site: Site, live: Live) -> list[web.RouteDef]:
         chart = None if hour is None else Chart(hour)
         return site.render(f"overview-{part}.html", None, chart=chart, recorded=live.rates.recorded)
 
-    async def webhooks(_: str = "") -> str:
-        failing = await _failing_webhooks(site)
-        return site.render("overview-webhooks.html", None, webhooks=failing)
-
     def part(name: str) -> None:
-        live.part(f"overview-{name}", lambda _: of_status(name) if name in OF_STATUS else of_rates(name))
+        # What notes say is for whoever can do something about it.
+        operate = name == "notes"
+        live.part(
+            f"overview-{name}", lambda _: of_status(name) if name in OF_STATUS else of_rates(name), operate=operate
+        )
 
     for name in (*OF_STATUS, *OF_RATES):
         part(name)
-    live.part("overview-webhooks", webhooks)
+    live.part(f"overview-{BESIDE_NOTES}", lambda _: _webhooks(site, BESIDE_NOTES), operate=True)
+    live.part(f"overview-{FOR_ALL}", lambda _: _webhooks(site, FOR_ALL))
 
     async def overview(_: web.Request, sign_in: SignIn) -> web.Response:
         live.watch()
         parts = {name: await of_status(name) for name in OF_STATUS}
         parts |= {name: await of_rates(name) for name in OF_RATES}
         parts["acts"] = ""
+        parts |= {} if sign_in.may_operate else {"notes": ""}
+        failing = BESIDE_NOTES if sign_in.may_operate else FOR_ALL
         try:
-            parts["webhooks"] = await webhooks()
+            parts[failing] = await _webhooks(site, failing)
             parts["acts"] = await unfinished_acts(site, sign_in)
         except DatabaseError as error:
             # The rest comes from elsewhere.
-            parts["webhooks"] = site.render("overview-gone.html", None, error=error)
+            parts[failing] = site.render("overview-gone.html", None, error=error)
         return site.page(
-            "overview.html", sign_in, parts=parts, own=await _own_shards(site) if sign_in.may_operate else []
+            "overview.html",
+            sign_in,
+            parts=parts,
+            failing=failing,
+            own=await _own_shards(site) if sign_in.may_operate else [],
         )
 
     return [web.get("/", site.signed_in(overview))]
+
+
+async def _webhooks(site: Site, part: str) -> str:
+    """One of the parts with webhooks that fail. Raises DatabaseError."""
+    failing = WebhookAdmin(site.database).failing(DOWN_AFTER) if part == FOR_ALL else _failing_webhooks(site)
+    return site.render("overview-webhooks.html", None, webhooks=await failing)
 
 
 async def _failing_webhooks(site: Site) -> list[FailingWebhook]:

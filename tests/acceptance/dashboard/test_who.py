@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from playwright.async_api import Page, expect
 from shardd.control_client import ask
 from shardd.dashboard.audit import RATION
 from tests.acceptance.dashboard.looks import StartDaemon, is_fit_for_all
+from tests.support.command import Command
 from tests.support.daemon import Daemon, Producer
 from tests.support.visitor import PASSWORD, USERS, make_link, visitor
 
@@ -72,6 +74,13 @@ async def test_the_pages_around_a_sign_in_are_fit_for_all(daemon: Daemon, page: 
     await page.get_by_label("Password").fill(PASSWORD)
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    # A note says what to do, which bob cannot.
+    daemon.settings["shards"] = 5
+    await reload(daemon, users=USERS)
+    await daemon.until(lambda status: bool(status["notes"]))
+    notes = page.get_by_role("region", name="Notes")
+    await look("/", "test: healthy")
+    await expect(notes).to_have_count(0)
     await look("/account", "bob")
     await look("/audit", "Sorry", 403)
     await look("/nothing", "Sorry", 404)
@@ -79,6 +88,7 @@ async def test_the_pages_around_a_sign_in_are_fit_for_all(daemon: Daemon, page: 
     await look(link, "Sign in")
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("test: healthy")
+    await expect(notes).to_contain_text("takes effect with a restart")
     await look("/audit", "Audit")
     await expect(page.get_by_role("row", name="wrong password")).to_be_visible()
     await look("/account", "whoever has the link")
@@ -185,8 +195,44 @@ async def test_the_audit_log_is_shown_by_page_and_command_and_changed_by_nobody(
     await expect(page.get_by_role("row").nth(1)).to_contain_text("whoever has the link")
     await page.get_by_role("link", name="Older").click()
     await expect(page.get_by_role("row").last).to_contain_text("bob")
+    await acts_are_found(daemon, producer, page, url.partition("/sign-in/")[0])
     with psycopg.connect(producer.dsn, autocommit=True) as connection:
         connection.execute("SET ROLE shardd_producer")
         for statement in ("SELECT FROM shardd.acts", "DELETE FROM shardd.acts", "UPDATE shardd.acts SET who = 'y'"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
+
+
+async def acts_are_found(daemon: Daemon, producer: Producer, page: Page, site: str) -> None:
+    """By what was done and to what, on the page, which is not cut, and by the command, which is not either."""
+    shardd = Command(daemon.config_file)
+    for target, detail, who in (
+        ("device d1", "", "ada"),
+        ("3 devices", "they are hot, and somebody has to look at them; devices d0, d1, d2", "root (sudo: ada)"),
+        ("device d11", "", "ada"),
+    ):
+        producer.execute(
+            "INSERT INTO shardd.acts (who, how, address, act, target, detail, node) "
+            "VALUES (%s, 'password', '2001:db8:ffff:ffff:ffff:ffff:ffff:ffff', 'pause', %s, %s, 'node-of-berlin')",
+            who, target, detail,
+        )  # fmt: skip
+    await page.goto(f"{site}/audit")
+    await is_fit_for_all(page)
+    wide = page.get_by_role("region", name="Acts")
+    assert await wide.evaluate("one => one.scrollWidth <= one.clientWidth")
+    for name, value, rows in (("Target", "d1", 2), ("Act", "pause", 2), ("Target", "", 3), ("Act", "resume", 0)):
+        await page.get_by_role("textbox", name=name).fill(value)
+        await page.get_by_role("button", name="Show").click()
+        await expect(page.locator("tbody td.when")).to_have_count(rows)
+    await expect(wide).to_contain_text("no such acts")
+    await page.goto(f"{site}/audit?target=device+d1&who=ada")
+    await expect(page.locator("tbody td.when")).to_have_count(2)
+
+    shardd.environ["COLUMNS"] = "100"
+    found = await shardd("dashboard", "acts", "--act=pause", "--target=device d1")
+    first, second = [line for line in found.out.splitlines() if "pause" in line]
+    assert re.search(
+        r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  root \(sudo: ada\)  pause  3 devices  they are hot, and .*…  done", first
+    )
+    assert re.search(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  ada +pause  device d1 .* done$", second.rstrip())
+    assert max(len(line) for line in found.out.splitlines()) <= 100
