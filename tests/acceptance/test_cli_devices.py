@@ -78,7 +78,7 @@ async def test_a_device_tells_its_state_what_to_do_and_its_limits_but_no_secret(
     shown = await shardd("device", "show", "n62-1")
     words = " ".join(shown.out.split())
     for piece in (
-        "state banned reason spam since",
+        "state banned why spam since",
         "to do wait: WhatsApp lifts this ban by itself",
         "jobs 1 live job",
         "may send not now: it is banned",

@@ -209,7 +209,7 @@ def show(campaign: str, as_json: bool, config: Config) -> None:
 
 @campaign_group.command("pause", epilog=examples("shardd campaign pause spring --why='typo in the text'"))
 @ids_argument("campaign")
-@click.option("--why", help="Shown as the reason why its jobs wait.")
+@click.option("--why", help="Shown as why its jobs wait.")
 @database_config_option
 @acts("pause")
 def pause(ids: list[str], why: str | None, config: Config) -> None:

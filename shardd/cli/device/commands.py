@@ -171,7 +171,7 @@ async def _set(database: Queries, config: Config, names: list[str], change: Devi
 
 @device_group.command("pause", epilog=examples("shardd device pause berlin-1 --why='new phone'"))
 @ids_argument("device")
-@click.option("--why", help="Shown as the reason why their jobs wait.")
+@click.option("--why", help="Shown as why their jobs wait.")
 @database_config_option
 @acts("pause")
 def pause(ids: list[str], why: str | None, config: Config) -> None:

@@ -132,6 +132,6 @@ def _state_facts(device: DeviceRow) -> Facts:
         paused = state_text(PAUSED).append(f" since {moment_text(device.paused_at)}", "default")
         facts = [("state", paused), ("why", device.paused_why), ("otherwise", state_text(device.state))]
     if device.state != DeviceState.READY:
-        facts += [("reason", device.reason), ("since", moment_text(device.state_since))]
+        facts += [("why", device.reason), ("since", moment_text(device.state_since))]
         facts.append(("until", moment_text(device.state_until)))
     return facts

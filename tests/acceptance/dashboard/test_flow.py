@@ -26,7 +26,7 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(daemon: Daemon, produc
     producer.execute("INSERT INTO shardd.campaigns (id) VALUES ('spring')")
     site = await sign_in(page, daemon)
     await page.goto(f"{site}/campaigns/spring")
-    await page.get_by_label("Reason").fill("typo in the text")
+    await page.get_by_label("Why").fill("typo in the text")
     await page.get_by_role("button", name="Pause").click()
     await expect(page.locator("#done")).to_contain_text("Campaign spring is paused")
     producer.execute(ADD, 1_000_000, "spring", 3)
@@ -41,14 +41,15 @@ async def test_a_campaign_is_paused_resumed_and_cancelled(daemon: Daemon, produc
 
     await page.get_by_role("button", name="Pause").click()
     await expect(page.get_by_role("button", name="Resume")).to_be_visible()
-    producer.execute(ADD, 3_000_000, "spring", 4)
+    producer.execute(ADD, 3_000_000, "spring", 10_004)
     await page.get_by_role("button", name="Cancel for good").click()
-    await expect(page.locator("main")).to_contain_text("4 waiting jobs end unsent")
-    await page.get_by_label("Reason").fill("wrong text")
+    await expect(page.locator("main")).to_contain_text("10,000 or more waiting jobs end unsent")
+    await page.get_by_label("Why").fill("wrong text")
     await page.get_by_role("button", name="Cancel for good").click()
-    await expect(page.locator("#done")).to_contain_text("Campaign spring is cancelled with 4 waiting jobs.")
-    await producer.until_finished(daemon, 9)
-    assert producer.states() == {"sent": 5, "cancelled": 4}
+    await expect(page.locator("#done")).to_contain_text("Campaign spring is cancelled with 10,004 waiting jobs.")
+    await producer.until_finished(daemon, 10_009)
+    assert producer.states() == {"sent": 5, "cancelled": 10_004}
+    assert ("cancel", "10,004 waiting jobs; wrong text") in producer.execute("SELECT act, detail FROM shardd.acts")
     await expect(page.get_by_role("heading", level=1)).to_have_text("spring cancelled")
     await expect(page.get_by_role("button", name="Resume")).to_be_hidden()
 

@@ -79,7 +79,7 @@ async def test_an_operator_works_through_a_day(place: Place, browser: Browser, p
     (last,) = producer.execute("SELECT max(id) FROM shardd.all_outcomes")[0]
     await page.goto(f"{site}/campaigns")
     await page.get_by_role("link", name="campaign-12", exact=True).click()
-    await page.get_by_label("Reason").fill("typo in the text")
+    await page.get_by_label("Why").fill("typo in the text")
     await page.get_by_role("button", name="Pause").click()
     await is_said(page, "Campaign campaign-12 is paused")
     producer.execute(ADD, 0, 3)
