@@ -61,8 +61,6 @@ async def make_links(
     )
     many = len(wanted.ids)
     acting.target = f"device {wanted.ids[0]}" if many == 1 else f"{len(made):,} of {count(many, 'device')}"
-    if not made and not added:
-        acting.result = "no link was made"
     others = await _devices(acting.database, [one for one in wanted.ids if one not in made])
     results = [
         Made(one, made[one], made[one].url(address), "")

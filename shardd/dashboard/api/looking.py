@@ -30,6 +30,7 @@ from shardd.dashboard.campaign_numbers import CampaignNumbers
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import NotRunningError, SharddError
+from shardd.queue.acts import ActFilter as Wanted
 from shardd.queue.acts import Acts as AuditLog
 from shardd.queue.api_tokens import May
 from shardd.queue.campaign_counts import row_of
@@ -37,6 +38,7 @@ from shardd.queue.campaign_progress import campaign_json, progress_of
 from shardd.queue.campaigns import CampaignAdmin, CampaignRow, CampaignState
 from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch
 from shardd.queue.devices import SHOWN_STATES, DeviceAdmin, DeviceRow
+from shardd.queue.job_search import BUDGET
 from shardd.queue.opt_outs import OptOutAdmin
 from shardd.queue.queries import Queries
 from shardd.queue.unknown_device import unknown_device
@@ -86,6 +88,9 @@ class ActFilter(msgspec.Struct, forbid_unknown_fields=True):
     """Which acts."""
 
     who: str | None = None
+    act: str | None = None
+    target: str | None = None
+    """A thing, such as `device d1`, or its name."""
     before: Id | None = None
     limit: Limit = 100
 
@@ -246,9 +251,9 @@ class LookCalls:
     async def acts(self, call: Call) -> Any:
         """As `shardd dashboard acts`."""
         asked: ActFilter = call.query
-        found = await AuditLog(self._site.database).newest(asked.limit + 1, before=asked.before, who=asked.who)
-        shown = found[: asked.limit]
-        return {"acts": shown, "older": shown[-1].id if len(found) > asked.limit else None}
+        wanted = Wanted(asked.who, asked.act, asked.target)
+        found = await AuditLog(self._site.database).newest(asked.limit, wanted, before=asked.before, budget=BUDGET)
+        return {"acts": found.acts, "older": found.older, "unfinished": found.unfinished}
 
     async def opt_outs(self, call: Call) -> Any:
         """As `shardd opt-out list`."""

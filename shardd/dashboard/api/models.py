@@ -254,6 +254,8 @@ class Acts(msgspec.Struct):
     acts: list[Act]  # type: ignore[valid-type]  # made of a row
     older: int | None
     """Pass it as `before` to go on; null: there are no more."""
+    unfinished: bool
+    """Acts are looked for a moment at a time: there may be more before `older`."""
 
 
 class OptOuts(msgspec.Struct):
