@@ -213,7 +213,7 @@ class _Pages:
         self._numbers.outdate(name)
         return self._site.done(sign_in, f"Campaign {name} is cancelled with {waiting}.")
 
-    async def _count_all(self, name: str) -> list[CampaignJobs]:
+    async def _count_all(self, name: str) -> Sequence[CampaignJobs]:
         """Its live jobs: all of them, as the record of an act has their number; but a slow count must not prevent it."""
         try:
             return await self._admin.count_jobs([name])
