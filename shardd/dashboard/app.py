@@ -62,6 +62,8 @@ CONNECTIONS: Final = 4
 """To the database, for all who look; others are for programs that send, once there are any."""
 OF_ONE: Final = 2
 """Those of one user or token at a time. A count of a campaign may take one for long, and one is left."""
+KEPT: Final = 1
+"""Those for users and tokens that have none: two that ask slowly do not have all."""
 LOCK_TIMEOUT: Final = 3.0
 """Seconds that an act waits for another transaction's lock."""
 PAIRING_TIMEOUT: Final = 60.0
@@ -71,7 +73,7 @@ PAIRING_TIMEOUT: Final = 60.0
 @asynccontextmanager
 async def serve(setup: DashboardSetup, listening: socket.socket) -> AsyncGenerator[Configure]:
     """Serve the site during the block, which gets what is called with a new setup."""
-    database = _database(setup, "dashboard")
+    database = _database(setup, "dashboard", kept=KEPT)
     site = Site(setup.node, database, SupervisorClient(Path(setup.control_socket)), setup.access, setup.links_key)
     # Not `open`, which fails while the database does not answer: the pages say so, and the pool tries again.
     await database.pool.open()
@@ -148,6 +150,7 @@ def _database(
     min_size: int = 1,
     max_size: int = CONNECTIONS,
     most_of_one: int = OF_ONE,
+    kept: int = 0,
     patience: float | None = None,
 ) -> Database:
     """`patience`: seconds for a statement, if not as configured."""
@@ -159,6 +162,7 @@ def _database(
         min_size=min_size,
         max_size=max_size,
         most_of_one=most_of_one,
+        kept=kept,
         session=False,
         lock_timeout=LOCK_TIMEOUT,
     )

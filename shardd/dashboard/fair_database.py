@@ -28,10 +28,13 @@ WAITING: Final = 500
 class FairDatabase(Database):
     """A Database whose connections are lent in turns."""
 
-    def __init__(self, dsn: str, *, max_size: int, most_of_one: int, **settings: Any) -> None:
-        """`most_of_one`: connections of one lane at a time. `settings`: see `Database`."""
+    def __init__(self, dsn: str, *, max_size: int, most_of_one: int, kept: int = 0, **settings: Any) -> None:
+        """`most_of_one`: connections of one lane at a time; `kept`: those for lanes that have none. `settings`: see `Database`.
+
+        With any kept, nobody may hold a connection while they wait for another.
+        """
         super().__init__(dsn, max_size=max_size, **settings)
-        self._turns = Turns(max_size, WAITING, most_of_one=most_of_one)
+        self._turns = Turns(max_size, WAITING, most_of_one=most_of_one, kept=kept)
 
     @asynccontextmanager
     async def connection(self, *, timeout: float | None = None) -> AsyncGenerator[Connection]:

@@ -1,8 +1,8 @@
 """Turns at what takes long, of which only some can be done at a time: a crowd at one thing delays no other much.
 
 What waits is in lanes, and these take turns, so that a turn in a lane of one's own comes after as many as there are lanes; no
-lane has more than its part of the turns at a time. Within a lane the best rank is first, and of the same rank who came first.
-When too many wait, the last of the longest lane makes room.
+lane has more than its part of the turns at a time, and some may be kept for lanes that have none. Within a lane the best rank is
+first, and of the same rank who came first. When too many wait, the last of the longest lane makes room.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ class CrowdedError(Exception):
 class Turns:
     """Gives them."""
 
-    def __init__(self, at_once: int, most: int, *, most_of_one: int | None = None) -> None:
-        """`most`: of those that wait. `most_of_one`: turns of one lane at a time; None: no fewer than of all."""
+    def __init__(self, at_once: int, most: int, *, most_of_one: int | None = None, kept: int = 0) -> None:
+        """`most`: of those that wait. `most_of_one`: turns of one lane at a time; None: no fewer than of all.
+
+        `kept`: turns for lanes that have none: who has one, and would take the last ones, waits.
+        """
         self._free = at_once
         self._most: Final = most
         self._most_of_one: Final = at_once if most_of_one is None else most_of_one
+        self._kept: Final = kept
         self._number = 0
         self._taken: Counter[str] = Counter()
         """By lane; without those that have none."""
@@ -67,7 +71,8 @@ class Turns:
             raise CrowdedError
 
     def _may_take(self, lane: str) -> bool:
-        return self._taken[lane] < self._most_of_one
+        taken = self._taken[lane]
+        return taken < self._most_of_one and (taken == 0 or self._free > self._kept)
 
     def _take(self, lane: str) -> None:
         self._free -= 1

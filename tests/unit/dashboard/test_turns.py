@@ -92,3 +92,25 @@ async def test_a_lane_has_no_more_than_its_part_and_what_is_left_is_for_others()
     assert sorted(taken) == ["a", "a", "a", "a", "b", "b"]
     async with turns.turn("a", 0), turns.turn("a", 0), turns.turn("c", 0):
         pass
+
+
+async def test_what_is_kept_is_for_a_lane_that_has_none() -> None:
+    turns, taken, ended = Turns(4, 100, most_of_one=2, kept=1), list[str](), asyncio.Event()
+
+    async def take(lane: str) -> None:
+        async with turns.turn(lane, 0):
+            taken.append(lane)
+            await ended.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for lane in ("a", "a", "b", "b"):
+            tasks.create_task(take(lane))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert taken == ["a", "a", "b"]
+        tasks.create_task(take("c"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert taken == ["a", "a", "b", "c"]
+        ended.set()
+    assert sorted(taken) == ["a", "a", "b", "b", "c"]
