@@ -69,7 +69,7 @@ Event: Final = struct_of(EventRow, "Event")
 Node: Final = struct_of(
     leases.Node,
     "Node",
-    without=("incarnation", "shards", "place", "beat", "timeline", "rival", "rival_age"),
+    without=("incarnation", "shards", "place", "beat", "timeline", "seen_ago", "rival", "rival_age"),
     holds=list[int],
     planned=list[int],
 )
