@@ -16,6 +16,7 @@ from shardd.dashboard.api.jobs import JobCalls
 from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.many_jobs import ManyJobsCalls
 from shardd.dashboard.api.models import ProblemKind
+from shardd.dashboard.api.node_acts import NodeActs
 from shardd.dashboard.api.operating import OperateCalls
 from shardd.dashboard.api.operations import ALL, Call, Operation
 from shardd.dashboard.api.phones import PhoneCalls
@@ -41,6 +42,7 @@ class Api:
         self._campaigns = CampaignActs(site, self._looking)
         self._phones = PhoneCalls(site, self._looking)
         self._many_jobs = ManyJobsCalls(site)
+        self._node = NodeActs(site, self._looking)
         self._operating = OperateCalls(site, self._looking)
         self._site = site
 
@@ -56,6 +58,7 @@ class Api:
             *self._many_jobs.operations(),
             *self._phones.operations(),
             *self._operating.operations(),
+            *self._node.operations(),
             *self._about_itself(),
         ]
 

@@ -24,6 +24,7 @@ _PATH_PARTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "job": ("The id of a job.", {"type": "integer", "format": "int64", "minimum": 0}),
     "device": ("The id of a device.", {"type": "string"}),
     "campaign": ("The id of a campaign.", {"type": "string"}),
+    "shard": ("The number of a shard.", {"type": "integer", "minimum": 0, "maximum": 999_999_999}),
     "webhook": ("The name of a webhook.", {"type": "string"}),
     "problem": ("The name of a kind of problem.", {"type": "string", "enum": sorted(KINDS)}),
 }

@@ -47,7 +47,7 @@ from shardd.supervisor.cluster.node_shares import look, sharing_as_json
 from shardd.supervisor.scheduling.current_config import device_pace
 from shardd.supervisor.scheduling.device_json import device_json, outlook_json
 from shardd.supervisor.scheduling.outlook import DeviceOutlook
-from shardd.supervisor.scheduling.outlook_words import Outlook, estimate
+from shardd.supervisor.scheduling.outlook_words import Outlook, estimate, told
 from shardd.supervisor.status import Status
 
 MOST: Final = 1000
@@ -271,11 +271,11 @@ class LookCalls:
     async def _outlook(self, device: DeviceRow, settings: Settings) -> Outlook:
         pace = device_pace(settings.pacing, device)
         try:
-            told = await self._site.supervisor.ask("GET", f"/devices/{quote(device.id, safe='')}")
+            answer = await self._site.supervisor.ask("GET", f"/devices/{quote(device.id, safe='')}")
         except SharddError as error:
             why = "no shardd runs here" if isinstance(error, NotRunningError) else str(error)
             return Outlook(estimate(device, pace), pace, f"{why}; estimated from the database")
-        return Outlook(msgspec.convert(told, DeviceOutlook), pace)
+        return told(msgspec.convert(answer, DeviceOutlook), device, pace)
 
 
 def _device(device: DeviceRow, settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What tokens that operate may do: the acts of the pages and commands, by the same calls, and in the audit log.
 
-Those on campaigns are in `campaign_acts`, those on many jobs in `many_jobs`, and pairing links in `phones`.
+Those on campaigns are in `campaign_acts`, those on many jobs in `many_jobs`, pairing links in `phones`, and what the
+supervisor does in `node_acts`.
 """
 
 from __future__ import annotations

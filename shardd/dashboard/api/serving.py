@@ -40,7 +40,7 @@ AT_ONCE: Final = 192
 """Requests that are answered at a time: the pages need some connections, too."""
 AT_ONCE_OF_ONE: Final = 64
 """Those of one token."""
-PATTERNS: Final = {"job": "[0-9]{1,18}"}
+PATTERNS: Final = {"job": "[0-9]{1,18}", "shard": "[0-9]{1,9}"}
 """What a part of a path looks like, if not everything will do."""
 
 

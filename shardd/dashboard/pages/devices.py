@@ -18,10 +18,10 @@ from shardd.dashboard import fields
 from shardd.dashboard.job_rows import rows_of
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
+from shardd.dashboard.supervised import close_client
 from shardd.dashboard.supervisor_client import Settings
 from shardd.errors import SharddError, UsageError
 from shardd.hashing import shard_of
-from shardd.pairing.context import CLOSE_TIMEOUT, close_path
 from shardd.queue.act_log import Acting
 from shardd.queue.acts import ALREADY, nothing_to_do
 from shardd.queue.device_search import MOST_COUNTED, DeviceQuestion, DeviceSearch, ListedDevice, Order
@@ -169,9 +169,9 @@ def routes(site: Site) -> list[web.RouteDef]:
 
     async def close(request: web.Request, sign_in: SignIn) -> web.Response:
         name = request.match_info["device"]
-        if not await _is_here(site, name, await site.supervisor.settings()):
-            raise UsageError(f"another node serves the shard of device {name}: close its client on that node's page")
-        return await _close(site, sign_in, name)
+        if (error := await close_client(site, sign_in, name)) is not None:
+            return site.sorry(sign_in, *failure(error))
+        return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
 
     return [
         web.get("/devices", site.signed_in(devices)),
@@ -189,16 +189,6 @@ async def _words(acting: Acting, name: str, changes: Changes, past: str, words: 
     if changes.same:
         words = acting.result = nothing_to_do("device", name, ALREADY[past])
     return words
-
-
-async def _close(site: Site, sign_in: SignIn, name: str) -> web.Response:
-    async with site.under_way(sign_in, f"device {name}") as here:
-        try:
-            await site.supervisor.act(close_path(name), timeout=CLOSE_TIMEOUT)
-        except SharddError as error:
-            status, here.result = failure(error)
-            return site.sorry(sign_in, status, here.result)
-    return site.done(sign_in, f"the client of device {name} is closed; the next message opens it again")
 
 
 async def _settings(site: Site) -> Settings | None:
@@ -249,12 +239,6 @@ def _line(device: ListedDevice, settings: Settings | None) -> Line:
 
 def _counted(jobs: int) -> str:
     return f"{jobs:,}" if jobs < MOST_COUNTED else f"{MOST_COUNTED:,} or more"
-
-
-async def _is_here(site: Site, device_id: str, settings: Settings) -> bool:
-    """Whether this node has the device's shard. Raises SharddError."""
-    status, shard = await site.supervisor.status(), _shard_of(device_id, settings.node.shards)
-    return any(one.shard == shard and one.epoch is not None for one in status.shards)
 
 
 async def _outlook(site: Site, device: DeviceRow, settings: Settings) -> Outlook:

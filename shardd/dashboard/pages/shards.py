@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
 from shardd.dashboard import fields
 from shardd.dashboard.sign_ins import SignIn
 from shardd.dashboard.site import Site, failure
-from shardd.errors import SharddError, UsageError
-
-RESTART_TIMEOUT: Final = 600.0
-"""Seconds: as long as a worker may finish what it has in flight, and its successor start, by any sensible config."""
+from shardd.dashboard.supervised import restart_shard
+from shardd.errors import UsageError
 
 
 def routes(site: Site) -> list[web.RouteDef]:
@@ -22,12 +18,8 @@ def routes(site: Site) -> list[web.RouteDef]:
         shard = fields.number(await fields.form(request), "shard")
         if shard is None:
             raise UsageError("shard is missing: choose one")
-        async with site.under_way(sign_in, f"shard {shard}") as here:
-            try:
-                await site.supervisor.act(f"/shards/{shard}/restart", timeout=RESTART_TIMEOUT)
-            except SharddError as error:
-                status, here.result = failure(error)
-                return site.sorry(sign_in, status, here.result)
+        if (error := await restart_shard(site, sign_in, shard)) is not None:
+            return site.sorry(sign_in, *failure(error))
         return site.done(sign_in, f"shard {shard} has a new worker")
 
     return [web.post("/shards/restart", site.signed_in(restart, act="restart"))]

@@ -145,6 +145,26 @@ async def test_campaigns_begin_and_change_on_their_terms(
     ]
 
 
+async def test_a_shard_is_restarted_and_a_client_closed(
+    daemon: Daemon, devices: None, producer: Producer, make_program: MakeProgram
+) -> None:
+    operate, look = await make_program("operate"), await make_program("look")
+    before = [shard["pid"] for shard in (await daemon.status())["shards"]]
+    assert (await operate.post("/shards/0/restart")).json == {"done": True, "words": "shard 0 has a new worker"}
+    after = [shard["pid"] for shard in (await daemon.status())["shards"]]
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    assert (await operate.post("/devices/d1/close")).json["done"] is True
+    assert (await operate.post("/shards/999/restart")).status == 422
+    assert (await operate.post("/shards/x/restart")).status == 404
+    assert (await operate.post("/devices/nobody/close")).status == 404
+    assert (await look.post("/shards/0/restart")).status == 403
+    assert [one[2:] for one in acts(producer)][:4] == [
+        ("restart", "shard 0", "begun"), ("restart", "shard 0", "done"),
+        ("close client", "device d1", "begun"), ("close client", "device d1", "done"),
+    ]  # fmt: skip
+
+
 async def test_a_webhook_is_tried_again(start_daemon: StartDaemon, producer: Producer) -> None:
     hook = {"url": f"http://127.0.0.1:{free_port()}/hook", "kinds": ["device.*"], "secret": "whsec_" + "c2VjcmV0" * 4}
     daemon = await start_daemon(webhooks={"crm": hook})
