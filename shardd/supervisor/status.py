@@ -148,7 +148,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of the state; None: since it serves, or unknown."""
     cordoned: bool
     """An operator wants it to hold no shards, whatever its state."""
-    seen_ago: float | None
+    seen_ago: float | None = None
     """For how many seconds it had not renewed its leases when this node last looked, if that is too long; None: it is not."""
     shards: list[int]
     """Which it holds."""

@@ -70,6 +70,13 @@ def test_no_field_is_renamed_or_taken_away(kind: type[msgspec.Struct]) -> None:
     assert SHAPES[kind] <= {field.encode_name for field in msgspec.structs.fields(kind)}
 
 
+def test_the_status_of_a_node_that_knows_no_later_field_is_read() -> None:
+    told: dict[str, Any] = dict.fromkeys(("since", "devices", "in_flight", "sent_per_second", "problems"))
+    told |= dict.fromkeys(("node", "id", "host", "version", "state"), "x")
+    told |= {"own": True, "cordoned": False, "shards": [], "planned": []}
+    assert msgspec.convert(told, NodeStatus).seen_ago is None
+
+
 def test_it_is_plain_json() -> None:
     text = msgspec.json.encode(shard(lag=None))
     assert msgspec.json.decode(text)["lag"] is None
