@@ -22,7 +22,7 @@ class Metric:
 
 OLD: Final = 10.0
 """Seconds after which the age of a count is shown."""
-OLD_NODES: Final = 30.0
+OLD_NODES: Final = 15.0
 """Likewise for what is known of other nodes, which is looked at with each renewal of the leases."""
 NO_STANDBY: Final = "no standby"
 """`Status.replication` of a server without one."""

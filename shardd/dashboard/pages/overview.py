@@ -168,6 +168,7 @@ def _needs_a_look(node: NodeStatus) -> bool:
 
 
 def _sum(status: Status, name: str) -> float:
-    """Over this node, as it is now, and the others, as they last reported."""
-    others = sum(getattr(node, name) or 0 for node in status.nodes if not node.own)
+    """Over this node, as it is now, and the others, as they last reported, if that was lately."""
+    known = age_of_nodes(status) is None
+    others = sum(getattr(node, name) or 0 for node in status.nodes if known and not node.own)
     return others + float(getattr(status.totals, name))
