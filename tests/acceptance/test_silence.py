@@ -167,6 +167,7 @@ async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_se
     running: Daemon, producer: Producer, superuser_dsn: str
 ) -> None:
     producer.execute("UPDATE shardd.devices SET paused_at = now() WHERE id = 'd3'")
+    await running.until(lambda s: s["device_states"]["paused"] == 1)
     producer.execute("INSERT INTO shardd.jobs (device_id, recipient, body) VALUES ('d3', '+4915112345678', 'x')")
     with connect(superuser_dsn) as owner:
         # It still says that it lives, so nobody settles its claims for it.
@@ -184,7 +185,8 @@ async def test_claims_of_a_node_that_lost_its_leases_are_named_until_they_are_se
         await running.until(has("claim", "1 job left `sending` by node other, whose leases have ended"))
         owner.execute("UPDATE shardd.nodes SET seen_at = now() - interval '1 hour' WHERE name = 'other'")
     assert await producer.until_finished(running, 1) == {"in_doubt": 1}
-    await running.until(well)
+    status = await running.until(lambda s: s["problem_kinds"]["claim"] == 0)
+    assert ["other" in problem for problem in status["problems"]] == [True], "nobody has heard of it"
 
 
 async def test_messages_that_a_damaged_file_may_have_lost_are_named_until_a_person_has_looked(

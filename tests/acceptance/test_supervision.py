@@ -263,7 +263,8 @@ async def test_two_nodes_share_the_shards_and_one_takes_over(
 
     two.kill(signal.SIGKILL)
     await two.wait_end()
-    await one.until(lambda s: held(s) == set(range(8)) and s["healthy"])
+    status = await one.until(lambda s: held(s) == set(range(8)) and len(s["problems"]) == 1)
+    assert status["problems"][0].startswith("node two on ")
     producer.add_jobs(400, 40)
     assert await producer.until_finished(one, 800) == {"sent": 800}
     sent = [m["job"] for m in one.messages() + two.messages()]

@@ -165,6 +165,7 @@ def _wrong(site: Site, request: web.Request, sign_in: SignIn, error: UsageError)
         **CHOICES,
         given=fields.typed(request.query, FIELDS),
         acts={},
+        without_acts=[],
         wrong=error.field if isinstance(error, fields.FieldError) else "",
         error=str(error),
     )

@@ -9,7 +9,7 @@ import pytest
 from shardd.errors import DatabaseError, UsageError
 from shardd.queue import act_log
 from shardd.queue.act_log import ActLog
-from shardd.queue.acts import LOST_AFTER, Acts, NewAct
+from shardd.queue.acts import LOST_AFTER, ActFilter, Acts, NewAct
 from shardd.queue.database import Database
 from tests.support.queue_rows import connect
 
@@ -31,7 +31,7 @@ class Log(ActLog):
 
 async def results(database: Database) -> list[tuple[str, bool]]:
     """(result, unfinished), oldest first."""
-    return [(one.result, one.unfinished) for one in reversed(await Acts(database).newest(9))]
+    return [(one.result, one.unfinished) for one in reversed((await Acts(database).newest(9, ActFilter())).acts)]
 
 
 async def test_while_an_act_goes_on_it_is_not_taken_for_lost(
