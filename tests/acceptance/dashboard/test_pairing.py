@@ -60,7 +60,8 @@ def status(page: Page) -> object:
 async def scan_screen(page: Page) -> str:
     """What a phone's camera reads on the screen."""
     await expect(page.get_by_role("img", name="QR code")).to_be_visible(timeout=PATIENCE * 1000)
-    await page.get_by_role("img", name="QR code").scroll_into_view_if_needed()
+    # At once: the stream may put the same code there anew while something waits for the picture to stand still.
+    await page.evaluate("document.querySelector('img.qr').scrollIntoView()")
     picture = Image.open(io.BytesIO(await page.screenshot()))
     (code,) = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormat.QRCode)
     return code.text
