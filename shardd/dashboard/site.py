@@ -316,9 +316,8 @@ class Site:
             return known
         user = self.access.users.get(name)
         spelled = next((one for one in self.access.users if one.casefold() == name.casefold()), None)
-        if (
-            user is None and spelled is not None
-        ):  # a directory may take any case: one person, whose role is in the config
+        # A directory may take any case: one person, whose role is in the config.
+        if user is None and spelled is not None:
             raise NobodyError(f"The proxy names {name}, and dashboard.users has {spelled}: let both write it alike.")
         role = self.access.trusted_role if user is None else user.role
         if role is None:

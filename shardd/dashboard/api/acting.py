@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from shardd.dashboard.api.models import Acted
@@ -62,17 +63,23 @@ def acted(one: str, name: str, changes: Changes, past: str, more: str = "") -> A
     return Acted(done=True, words=f"{past} {one} {name}{more}")
 
 
+@asynccontextmanager
+async def failure_recorded(site: Site, call: Call, target: str, detail: str = "") -> AsyncGenerator[None]:
+    """Write to the audit log why the block did not do what it is for, which the program is told."""
+    try:
+        yield
+    except (ProblemError, SharddError) as error:
+        await site.failed(call.caller, target, detail, error=error)
+        raise
+
+
 async def recorded(
     site: Site, call: Call, target: str, detail: str, work: Callable[[Queries], Awaitable[Acted]]
 ) -> Acted:
     """Do it in one transaction with its row of the audit log, or write there why not."""
-    try:
-        async with site.acting(call.caller, target, detail) as acting:
-            done = await work(acting.database)
-            acting.result = DONE if done.done else done.words
-    except (ProblemError, SharddError) as error:
-        await site.failed(call.caller, target, detail, error=error)
-        raise
+    async with failure_recorded(site, call, target, detail), site.acting(call.caller, target, detail) as acting:
+        done = await work(acting.database)
+        acting.result = DONE if done.done else done.words
     return done
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from shardd.dashboard.api.acting import act_in_parts, act_operation, acted, recorded
+from shardd.dashboard.api.acting import act_in_parts, act_operation, acted, failure_recorded, recorded
 from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.models import CAMPAIGN_ID, Acted, NewCampaign, Terms, Why
 from shardd.dashboard.api.operations import Call, Operation
@@ -14,7 +14,6 @@ from shardd.dashboard.api.problems import BROKEN_OFF, CONFLICT, INVALID, SUPERVI
 from shardd.dashboard.api.reading import SHOWN, read_body
 from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError
 from shardd.queue.bulk_actions import REVOKE
 from shardd.queue.campaigns import FINAL, CampaignAdmin, CampaignState, CampaignTerms
 from shardd.queue.queries import Changes, Queries
@@ -146,11 +145,8 @@ class CampaignActs:
     async def revoke_campaign(self, call: Call) -> Acted:
         """As `shardd campaign revoke`."""
         name = call.path("campaign")
-        try:
+        async with failure_recorded(self._site, call, f"campaign {name}"):
             await self._looking.find_campaign(self._site.database, name)
-        except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, f"campaign {name}", error=error)
-            raise
         report = await act_in_parts(self._site, call, REVOKE, jobs_of(name))
         return Acted(done=report.done > 0, words=report_words(REVOKE, report))
 

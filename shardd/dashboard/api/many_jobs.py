@@ -6,14 +6,14 @@ A job that comes later, or ends once more, was not counted, and is left alone. S
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from shardd.dashboard import fields
-from shardd.dashboard.api.acting import act_in_parts, act_operation
+from shardd.dashboard.api.acting import act_in_parts, act_operation, failure_recorded
 from shardd.dashboard.api.job_traits import JobTraits, traits_of
 from shardd.dashboard.api.models import struct_of
 from shardd.dashboard.api.operations import OPERATE, Call, Operation
@@ -29,7 +29,7 @@ from shardd.dashboard.api.reading import SHOWN, read_body
 from shardd.dashboard.fields import LONGEST_SNAPSHOT
 from shardd.dashboard.job_acts import PATIENCE
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError, UsageError
+from shardd.postgres.snapshots import Snapshot
 from shardd.queue.bulk_actions import (
     CANCEL,
     OBSTACLES,
@@ -178,13 +178,10 @@ class ManyJobsCalls:
     async def _act(
         self, call: Call, action: BulkAction, given: AllOfThem, check: Callable[[Traits], None] = lambda _: None
     ) -> ActedOnJobs:
-        try:
+        async with failure_recorded(self._site, call, TARGET):
             traits = _meant(action, given, INVALID)
             check(traits)
-            snapshot = _read_snapshot(given.snapshot, await JobAdmin(self._site.database).snapshot())
-        except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, TARGET, error=error)
-            raise
+            snapshot = _read_snapshot(given.snapshot.strip(), await JobAdmin(self._site.database).snapshot())
         choice = Choice(None, replace(traits, snapshot=snapshot))
         report = await act_in_parts(self._site, call, action, jobs_with(choice, unseen(choice)))
         left = [LeftAlone(why, number, report.examples.get(why, [])) for why, number in report.left.items()]
@@ -233,20 +230,14 @@ class ManyJobsCalls:
 
 def _read_snapshot(given: str, now: str) -> str:
     """Raises ProblemError, also for a later one than `now`: jobs that end meanwhile would be handled again by each repetition."""
-    try:
-        found = fields.snapshot({"snapshot": given}, "snapshot")
-    except UsageError:
-        found = None
-    if found is None or _end_of(found) > _end_of(now):
+    found = None
+    with suppress(ValueError):
+        found = Snapshot.read(given)
+    if found is None or found.next > Snapshot.read(now).next:
         fix = "send that of the count"
         words = f"snapshot is {given[:SHOWN]}, {'no snapshot' if found is None else f'which is later than now, {now}'}: {fix}"
         raise ProblemError(INVALID, words, field="snapshot", value=given[:SHOWN], fix=fix)
-    return found
-
-
-def _end_of(snapshot: str) -> int:
-    """The number of the first transaction after it."""
-    return int(snapshot.split(":")[1])
+    return given
 
 
 def _meant(action: BulkAction, given: JobTraits, kind: Kind) -> Traits:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from shardd.dashboard.api.acting import act_operation
+from shardd.dashboard.api.acting import act_operation, failure_recorded
 from shardd.dashboard.api.looking import LookCalls
 from shardd.dashboard.api.models import Acted
 from shardd.dashboard.api.operations import Call, Operation
-from shardd.dashboard.api.problems import SUPERVISOR, ProblemError
+from shardd.dashboard.api.problems import SUPERVISOR
 from shardd.dashboard.site import Site
 from shardd.dashboard.supervised import close_client, restart_shard
 from shardd.errors import SharddError
@@ -50,20 +50,14 @@ class NodeActs:
     async def close_client(self, call: Call) -> Acted:
         """Its next message opens it again."""
         name = call.path("device")
-        try:
+        async with failure_recorded(self._site, call, f"device {name}"):
             await self._looking.find_device(self._site.database, name)
-        except (ProblemError, SharddError) as error:
-            await self._site.failed(call.caller, f"device {name}", error=error)
-            raise
         await self._done(call, f"device {name}", close_client(self._site, call.caller, name))
         return Acted(done=True, words=f"the client of device {name} is closed; the next message opens it again")
 
     async def _done(self, call: Call, target: str, work: Awaitable[SharddError | None]) -> None:
         """Raises SharddError, which is recorded."""
-        try:
+        async with failure_recorded(self._site, call, target):
             failed = await work
-        except SharddError as error:
-            await self._site.failed(call.caller, target, error=error)
-            raise
         if failed is not None:
             raise failed

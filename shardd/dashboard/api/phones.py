@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from shardd.dashboard.api.acting import act_operation, recorded
+from shardd.dashboard.api.acting import act_operation, failure_recorded, recorded
 from shardd.dashboard.api.looking import Limit, LookCalls
 from shardd.dashboard.api.models import Acted, struct_of
 from shardd.dashboard.api.operations import LOOK, Call, Operation
@@ -16,7 +16,6 @@ from shardd.dashboard.api.reading import read_body
 from shardd.dashboard.phone_links import Made, make_links, site_address
 from shardd.dashboard.phone_list import MOST, PhoneList
 from shardd.dashboard.site import Site
-from shardd.errors import SharddError
 from shardd.pairing.link_address import warning_of
 from shardd.plain import plain
 from shardd.queue.pairing_links import MINUTES, USUAL_MINUTES, PairingLinks, PhoneRow
@@ -137,22 +136,21 @@ class PhoneCalls:
         wanted = PhoneList(list(dict.fromkeys(given.devices)), {}, [])
         address = site_address(self._site, call.request)
         detail = f"for {given.minutes} minutes"
-        try:
-            async with self._site.acting(call.caller, "", detail) as acting:
-                results, _ = await make_links(
-                    acting,
-                    wanted,
-                    minutes=given.minutes,
-                    made_by=f"token {call.caller.user}",
-                    new_number=given.new_number,
-                    address=address,
-                    unknown=UNKNOWN,
-                )
-                _refuse_none(results)
-        except (ProblemError, SharddError) as error:
-            target = f"device {wanted.ids[0]}" if len(wanted.ids) == 1 else count(len(wanted.ids), "device")
-            await self._site.failed(call.caller, target, detail, error=error)
-            raise
+        target = f"device {wanted.ids[0]}" if len(wanted.ids) == 1 else count(len(wanted.ids), "device")
+        async with (
+            failure_recorded(self._site, call, target, detail),
+            self._site.acting(call.caller, "", detail) as acting,
+        ):
+            results, _ = await make_links(
+                acting,
+                wanted,
+                minutes=given.minutes,
+                made_by=f"token {call.caller.user}",
+                new_number=given.new_number,
+                address=address,
+                unknown=UNKNOWN,
+            )
+            _refuse_none(results)
         return Links([_link(one) for one in results], warning_of(self._site.access.origin, address))
 
     async def revoke_pairing_link(self, call: Call) -> Acted:
